@@ -1,0 +1,2 @@
+//! The runc-v1 shim.
+fn main() {}

@@ -1,0 +1,2 @@
+//! The runc-v2 shim.
+fn main() {}

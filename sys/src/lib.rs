@@ -1,0 +1,14 @@
+//! What shims and daemon need of the kernel, as safe functions. This is the only crate of the
+//! project that may contain unsafe code; each unsafe block states why it is sound.
+
+pub mod fs;
+pub mod memfd;
+pub mod mount;
+pub mod pidfd;
+pub mod pipe;
+pub mod process;
+pub mod signal;
+pub mod socket;
+pub mod spawn;
+pub mod tty;
+pub mod wait;
