@@ -164,9 +164,9 @@ impl InitState {
                     Op::Start | Op::Delete => Ok(()),
                     Op::Pause => Err(Refusal::unknown("cannot pause task in created state")),
                     Op::Resume => Err(Refusal::unknown("cannot resume task in created state")),
-                    Op::Checkpoint => {
-                        Err(Refusal::unknown("cannot checkpoint a task in created state"))
-                    }
+                    Op::Checkpoint => Err(Refusal::unknown(
+                        "cannot checkpoint a task in created state",
+                    )),
                     Op::Update => Err(Refusal::unknown("cannot update a task in created state")),
                     Op::Exec => Err(Refusal::unknown("cannot exec in a created state")),
                 };
@@ -196,9 +196,9 @@ impl InitState {
             (Phase::Created, Op::Resume) => {
                 Err(Refusal::unknown("cannot resume task in created state"))
             }
-            (Phase::Created, Op::Checkpoint) => {
-                Err(Refusal::unknown("cannot checkpoint a task in created state"))
-            }
+            (Phase::Created, Op::Checkpoint) => Err(Refusal::unknown(
+                "cannot checkpoint a task in created state",
+            )),
             (Phase::Running, Op::Start) => Err(Refusal::unknown("cannot start a running process")),
             (Phase::Running, Op::Resume) => {
                 Err(Refusal::unknown("cannot resume a running process"))
@@ -226,5 +226,8 @@ pub fn no_such_process(id: &str) -> Refusal {
 
 /// The end of an exec that could not be started: nobody's program returned this.
 pub fn never_started(now: SystemTime) -> Exit {
-    Exit { status: 255, at: now }
+    Exit {
+        status: 255,
+        at: now,
+    }
 }

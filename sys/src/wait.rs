@@ -4,6 +4,7 @@
 #![expect(unsafe_code, reason = "wait4 writes the status through a pointer")]
 
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use crate::errno::retry;
@@ -54,6 +55,15 @@ pub fn wait_timeout(child: &Child, timeout: Duration) -> io::Result<Option<Exite
     }
 }
 
+/// Whether the process is a child of this one that nobody has collected yet. It tells a process
+/// of ours from one that got the same pid later: a pid is free again only once it is collected.
+pub fn is_child(pidfd: BorrowedFd<'_>) -> bool {
+    use nix::sys::wait::{Id, WaitPidFlag, waitid};
+    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    // With WNOHANG the call never waits, so no signal interrupts it.
+    waitid(Id::PIDFd(pidfd), flags).is_ok()
+}
+
 /// A pid that names one process: 0 and negative numbers would mean groups or any child.
 fn positive(pid: i32) -> io::Result<i32> {
     if pid > 0 {
@@ -100,6 +110,8 @@ fn decode(status: i32) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd;
+
     use super::*;
     use crate::spawn::Spawn;
 
@@ -125,6 +137,16 @@ mod tests {
     fn status_of_a_killed_child_is_128_plus_the_signal() {
         let child = shell("kill -TERM $$");
         assert_eq!(wait_pid(child.pid).unwrap().status, 128 + 15);
+    }
+
+    #[test]
+    fn only_an_uncollected_child_is_ours() {
+        let child = shell("exit 0");
+        assert!(is_child(child.pidfd.as_fd()));
+        wait_pid(child.pid).unwrap();
+        assert!(!is_child(child.pidfd.as_fd()));
+        let parent = crate::pidfd::open(crate::process::parent_pid()).unwrap();
+        assert!(!is_child(parent.as_fd()));
     }
 
     #[test]

@@ -45,6 +45,7 @@ impl Container {
             killing_rest: false,
             asking_runtime: BTreeSet::new(),
             publish_anyway: false,
+            broken: false,
             now: SystemTime::UNIX_EPOCH,
         }
     }
@@ -128,7 +129,11 @@ impl Container {
             Ok(pid) if self.create_failure.is_none() => {
                 let pid = pid.unwrap_or_default();
                 self.creation = Creation::Done;
-                self.init = InitState::Alive { pid, phase: Phase::Created, died: None };
+                self.init = InitState::Alive {
+                    pid,
+                    phase: Phase::Created,
+                    died: None,
+                };
                 out.push(Effect::Publish(Event::Create { pid }));
                 out.push(Effect::WatchOom);
                 self.answer_creator(Ok(Reply::Pid(pid)), out);
@@ -167,7 +172,10 @@ impl Container {
             return self.delete_unmounted(result, out);
         }
         if let Err(error) = result {
-            out.push(Effect::Log(format!("undoing the creation of {}: {error}", self.id)));
+            out.push(Effect::Log(format!(
+                "undoing the creation of {}: {error}",
+                self.id
+            )));
         }
         self.creation_failed(out);
     }
@@ -176,7 +184,10 @@ impl Container {
         let refusal = self.create_failure.clone().unwrap_or_else(not_created);
         out.push(Effect::Release(Target::Init));
         self.answer_creator(Err(refusal), out);
-        let exit = Exit { status: KILLED, at: self.now };
+        let exit = Exit {
+            status: KILLED,
+            at: self.now,
+        };
         for call in std::mem::take(&mut self.aborters) {
             out.push(Effect::Reply(call, Ok(Reply::Deleted { pid: 0, exit })));
         }

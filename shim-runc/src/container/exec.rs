@@ -25,7 +25,8 @@ impl Container {
             out.push(Effect::Reply(call, Err(refusal)));
             return;
         }
-        self.exec_tombstones.retain(|(tombstone, ..)| *tombstone != id);
+        self.exec_tombstones
+            .retain(|(tombstone, ..)| *tombstone != id);
         let exec = Exec {
             state: ExecState::Added,
             io,
@@ -83,9 +84,14 @@ impl Container {
         match result {
             Ok(pid) => {
                 let pid = pid.unwrap_or_default();
-                let Some(exec) = self.execs.get_mut(id) else { return };
+                let Some(exec) = self.execs.get_mut(id) else {
+                    return;
+                };
                 exec.state = ExecState::Running { pid };
-                out.push(Effect::Publish(Event::ExecStarted { id: id.to_owned(), pid }));
+                out.push(Effect::Publish(Event::ExecStarted {
+                    id: id.to_owned(),
+                    pid,
+                }));
                 if let Some(call) = exec.starting.take() {
                     out.push(Effect::Reply(call, Ok(Reply::Pid(pid))));
                 }
@@ -98,7 +104,9 @@ impl Container {
     /// id stays until it is deleted, and it holds init's exit no longer.
     fn exec_failed(&mut self, id: &str, refusal: Refusal, out: &mut Vec<Effect>) {
         let exit = never_started(self.now);
-        let Some(exec) = self.execs.get_mut(id) else { return };
+        let Some(exec) = self.execs.get_mut(id) else {
+            return;
+        };
         exec.state = ExecState::Stopped { pid: 0, exit };
         exec.drained = true;
         if let Some(call) = exec.starting.take() {
@@ -112,8 +120,12 @@ impl Container {
     }
 
     pub(super) fn exec_exited(&mut self, id: &str, exit: Exit, out: &mut Vec<Effect>) {
-        let Some(exec) = self.execs.get_mut(id) else { return };
-        let ExecState::Running { pid } = exec.state else { return };
+        let Some(exec) = self.execs.get_mut(id) else {
+            return;
+        };
+        let ExecState::Running { pid } = exec.state else {
+            return;
+        };
         exec.state = ExecState::Stopped { pid, exit };
         let target = Target::Exec(id.to_owned());
         out.push(Effect::Publish(Event::Exit { target, pid, exit }));
@@ -123,20 +135,19 @@ impl Container {
         self.settle(out);
     }
 
-    pub(super) fn kill_exec(
-        &mut self,
-        call: CallId,
-        id: &str,
-        signal: i32,
-        out: &mut Vec<Effect>,
-    ) {
+    pub(super) fn kill_exec(&mut self, call: CallId, id: &str, signal: i32, out: &mut Vec<Effect>) {
         let target = Target::Exec(id.to_owned());
         out.push(match self.execs.get(id).map(|exec| &exec.state) {
             None => Effect::Reply(call, Err(no_such_process(id))),
-            Some(ExecState::Added | ExecState::Starting) => {
-                Effect::Reply(call, Err(Refusal::failed_precondition("process not created")))
-            }
-            Some(ExecState::Running { .. }) => Effect::Signal { call, target, signal },
+            Some(ExecState::Added | ExecState::Starting) => Effect::Reply(
+                call,
+                Err(Refusal::failed_precondition("process not created")),
+            ),
+            Some(ExecState::Running { .. }) => Effect::Signal {
+                call,
+                target,
+                signal,
+            },
             Some(ExecState::Stopped { .. }) => Effect::Reply(call, Err(already_finished())),
         });
     }
@@ -144,9 +155,15 @@ impl Container {
     pub(super) fn delete_exec(&mut self, call: CallId, id: &str, out: &mut Vec<Effect>) {
         let Some(exec) = self.execs.get_mut(id) else {
             // A Delete whose answer was lost is asked again: it gets the same answer.
-            let tombstone = self.exec_tombstones.iter().find(|(tombstone, ..)| tombstone == id);
+            let tombstone = self
+                .exec_tombstones
+                .iter()
+                .find(|(tombstone, ..)| tombstone == id);
             let reply = tombstone
-                .map(|(_, pid, exit)| Reply::Deleted { pid: *pid, exit: *exit })
+                .map(|(_, pid, exit)| Reply::Deleted {
+                    pid: *pid,
+                    exit: *exit,
+                })
                 .ok_or_else(|| no_such_process(id));
             out.push(Effect::Reply(call, reply));
             return;
@@ -165,14 +182,20 @@ impl Container {
 
     pub(super) fn exec_drain_over(&mut self, id: &str, out: &mut Vec<Effect>) {
         let target = Target::Exec(id.to_owned());
-        if self.execs.get(id).is_some_and(|exec| !exec.deleting.is_empty()) {
+        if self
+            .execs
+            .get(id)
+            .is_some_and(|exec| !exec.deleting.is_empty())
+        {
             out.push(Effect::Disarm(Timer::Drain(target)));
             self.exec_deleted(id, out);
         }
     }
 
     fn exec_deleted(&mut self, id: &str, out: &mut Vec<Effect>) {
-        let Some(exec) = self.execs.remove(id) else { return };
+        let Some(exec) = self.execs.remove(id) else {
+            return;
+        };
         let pid = exec.state.pid();
         let exit = exec.state.exit().unwrap_or_else(super::never_ran);
         for call in exec.waiters {

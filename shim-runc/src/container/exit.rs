@@ -10,7 +10,9 @@ impl Container {
             Target::Exec(id) => return self.exec_exited(id, exit, out),
             Target::Init => &self.id,
         };
-        let InitState::Alive { phase, died, .. } = &mut self.init else { return };
+        let InitState::Alive { phase, died, .. } = &mut self.init else {
+            return;
+        };
         if died.is_some() {
             out.push(Effect::Log(format!("init of {id} exited twice")));
             return;
@@ -38,7 +40,14 @@ impl Container {
 
     /// Publishes init's exit once nothing holds it back any more.
     pub(super) fn settle(&mut self, out: &mut Vec<Effect>) {
-        let InitState::Alive { pid, died: Some(exit), .. } = self.init else { return };
+        let InitState::Alive {
+            pid,
+            died: Some(exit),
+            ..
+        } = self.init
+        else {
+            return;
+        };
         let starting = matches!(self.operation, Some(Operation::Start(_)));
         let held = self.killing_rest
             || starting
@@ -60,7 +69,11 @@ impl Container {
         out.push(Effect::Disarm(Timer::StopRuns));
         out.push(Effect::Disarm(Timer::PublishAnyway));
         self.init = InitState::Stopped { pid, exit };
-        out.push(Effect::Publish(Event::Exit { target: Target::Init, pid, exit }));
+        out.push(Effect::Publish(Event::Exit {
+            target: Target::Init,
+            pid,
+            exit,
+        }));
         for call in std::mem::take(&mut self.waiters) {
             out.push(Effect::Reply(call, Ok(Reply::Exit(exit))));
         }
@@ -77,7 +90,7 @@ impl Container {
             Some(Operation::Pause(_)) => Some(Step::Pause),
             Some(Operation::Resume(_)) => Some(Step::Resume),
             Some(Operation::Update(_)) => Some(Step::Update),
-            Some(Operation::Checkpoint(..)) => Some(Step::Checkpoint),
+            Some(Operation::Checkpoint(_)) => Some(Step::Checkpoint),
             Some(Operation::Delete(..)) | None => None,
         };
         out.extend(step.map(Effect::KillRun));

@@ -25,7 +25,9 @@ impl Container {
     /// Begins the operations in line until one is in flight.
     pub(super) fn advance(&mut self, out: &mut Vec<Effect>) {
         while self.operation.is_none() {
-            let Some((call, command)) = self.queue.pop_front() else { return };
+            let Some((call, command)) = self.queue.pop_front() else {
+                return;
+            };
             let operation = match &command {
                 Command::Start(_) => InitOperation::Start,
                 Command::Pause => InitOperation::Pause,
@@ -65,9 +67,8 @@ impl Container {
                 Operation::Update(call)
             }
             Command::Checkpoint(request) => {
-                let path = request.path.clone();
                 out.push(Effect::Run(Run::Checkpoint(request)));
-                Operation::Checkpoint(call, path)
+                Operation::Checkpoint(call)
             }
             _ => {
                 if self.init == InitState::FromCheckpoint {
@@ -102,7 +103,9 @@ impl Container {
         result: Result<Option<i32>, RunFailure>,
         out: &mut Vec<Effect>,
     ) {
-        let Some(Operation::Start(call)) = self.operation.take() else { return };
+        let Some(Operation::Start(call)) = self.operation.take() else {
+            return;
+        };
         match result {
             // The exit was published while the runtime hung: no start comes after it.
             Ok(_) if matches!(self.init, InitState::Stopped { .. }) => {
@@ -111,7 +114,11 @@ impl Container {
             }
             Ok(restored) => {
                 if let Some(pid) = restored.filter(|_| self.init == InitState::FromCheckpoint) {
-                    self.init = InitState::Alive { pid, phase: Phase::Running, died: None };
+                    self.init = InitState::Alive {
+                        pid,
+                        phase: Phase::Running,
+                        died: None,
+                    };
                     out.push(Effect::WatchOom);
                 } else if let InitState::Alive { phase, .. } = &mut self.init {
                     *phase = Phase::Running;
@@ -129,12 +136,15 @@ impl Container {
 
     /// Pause, Resume, Update or Checkpoint is over.
     pub(super) fn operation_ran(&mut self, result: Result<(), RunFailure>, out: &mut Vec<Effect>) {
-        let Some(operation) = self.operation.take() else { return };
+        let Some(operation) = self.operation.take() else {
+            return;
+        };
         let (call, phase, event) = match operation {
             Operation::Pause(call) => (call, Some(Phase::Paused), Some(Event::Paused)),
             Operation::Resume(call) => (call, Some(Phase::Running), Some(Event::Resumed)),
             Operation::Update(call) => (call, None, None),
-            Operation::Checkpoint(call, path) => (call, None, Some(Event::Checkpointed { path })),
+            // The daemon itself publishes /tasks/checkpointed.
+            Operation::Checkpoint(call) => (call, None, None),
             Operation::Start(_) | Operation::Delete(..) => {
                 self.operation = Some(operation);
                 return;
@@ -147,8 +157,6 @@ impl Container {
                 {
                     *current = phase;
                     // A stopped container is neither paused nor resumed.
-                    out.extend(event.map(Effect::Publish));
-                } else if matches!(event, Some(Event::Checkpointed { .. })) {
                     out.extend(event.map(Effect::Publish));
                 }
                 out.push(Effect::Reply(call, Ok(Reply::Empty)));
@@ -178,10 +186,16 @@ impl Container {
                     Err(Refusal::failed_precondition("process not created")),
                 ));
             }
-            InitState::Alive { phase: Phase::Created | Phase::Running, died: None, .. }
-                if by_kernel && !all && !self.is_freezing() =>
-            {
-                out.push(Effect::Signal { call, target: Target::Init, signal });
+            InitState::Alive {
+                phase: Phase::Created | Phase::Running,
+                died: None,
+                ..
+            } if by_kernel && !all && !self.is_freezing() => {
+                out.push(Effect::Signal {
+                    call,
+                    target: Target::Init,
+                    signal,
+                });
             }
             InitState::Alive { died: Some(_), .. } | InitState::Stopped { .. } if !all => {
                 out.push(Effect::Reply(call, Err(already_finished())));
@@ -195,7 +209,10 @@ impl Container {
 
     /// A pause or a resume is under way: the container may be frozen already or still.
     pub(super) fn is_freezing(&self) -> bool {
-        matches!(self.operation, Some(Operation::Pause(_) | Operation::Resume(_)))
+        matches!(
+            self.operation,
+            Some(Operation::Pause(_) | Operation::Resume(_))
+        )
     }
 
     pub(super) fn delete_ran(&mut self, result: Result<(), RunFailure>, out: &mut Vec<Effect>) {
@@ -263,8 +280,14 @@ impl Container {
     /// made up, so that whoever waits is told.
     pub(super) fn exit_overdue(&mut self, out: &mut Vec<Effect>) {
         if matches!(self.operation, Some(Operation::Delete(_, Deletion::Exit))) {
-            out.push(Effect::Log(format!("init of {} outlives its container", self.id)));
-            let exit = Exit { status: 137, at: self.now };
+            out.push(Effect::Log(format!(
+                "init of {} outlives its container",
+                self.id
+            )));
+            let exit = Exit {
+                status: 137,
+                at: self.now,
+            };
             self.publish_anyway = true;
             self.exited(&Target::Init, exit, out);
         }
@@ -289,6 +312,17 @@ impl Container {
 
     fn deleted(&mut self, calls: Vec<CallId>, out: &mut Vec<Effect>) {
         let (pid, exit) = (self.init.pid(), self.init.exit().unwrap_or_else(never_ran));
+        self.deleted_with(calls, pid, exit, out);
+    }
+
+    /// The container is deleted: tell the daemon, the callers, and whoever else still waits.
+    pub(super) fn deleted_with(
+        &mut self,
+        calls: Vec<CallId>,
+        pid: i32,
+        exit: Exit,
+        out: &mut Vec<Effect>,
+    ) {
         out.push(Effect::Publish(Event::Delete { pid, exit }));
         for call in calls {
             out.push(Effect::Reply(call, Ok(Reply::Deleted { pid, exit })));
@@ -303,7 +337,9 @@ impl Container {
         for call in std::mem::take(&mut self.waiters) {
             out.push(Effect::Reply(call, Ok(Reply::Exit(exit))));
         }
-        let queued = std::mem::take(&mut self.queue).into_iter().map(|(call, _)| call);
+        let queued = std::mem::take(&mut self.queue)
+            .into_iter()
+            .map(|(call, _)| call);
         for call in queued.chain(std::mem::take(&mut self.asking_runtime)) {
             out.push(Effect::Reply(call, Err(crate::process::not_created())));
         }
@@ -315,7 +351,13 @@ impl Container {
             }
             for call in exec.deleting {
                 let pid = exec.state.pid();
-                out.push(Effect::Reply(call, Ok(Reply::Deleted { pid, exit: exec_exit })));
+                out.push(Effect::Reply(
+                    call,
+                    Ok(Reply::Deleted {
+                        pid,
+                        exit: exec_exit,
+                    }),
+                ));
             }
             if let Some(call) = exec.starting {
                 out.push(Effect::Reply(call, Err(crate::process::not_created())));

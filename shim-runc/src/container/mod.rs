@@ -8,6 +8,7 @@
 //! `create.rs` is the way to a created container and back, `init.rs` the lifecycle operations on
 //! init, `exec.rs` the exec processes, `exit.rs` exits and what they hold back.
 
+mod broken;
 mod create;
 mod exec;
 mod exit;
@@ -23,6 +24,7 @@ use task_api::status::Refusal;
 
 pub use crate::process::Exit;
 use crate::process::{ExecState, InitState};
+use crate::runc::options::CheckpointOptions;
 
 /// Names one call of a client: the reply goes to it.
 pub type CallId = u64;
@@ -39,7 +41,11 @@ pub enum Target {
 impl Target {
     /// From the exec id of a request, where empty means init.
     pub fn from_exec_id(exec_id: &str) -> Self {
-        if exec_id.is_empty() { Self::Init } else { Self::Exec(exec_id.to_owned()) }
+        if exec_id.is_empty() {
+            Self::Init
+        } else {
+            Self::Exec(exec_id.to_owned())
+        }
     }
 }
 
@@ -115,8 +121,8 @@ pub enum Command {
 pub struct CheckpointCommand {
     /// Where the images go.
     pub path: String,
-    /// The encoded options; empty when there are none.
-    pub options: Vec<u8>,
+    /// How to dump.
+    pub options: CheckpointOptions,
 }
 
 /// A run of the runtime that the container wants.
@@ -369,11 +375,6 @@ pub enum Event {
     Resumed,
     /// /tasks/oom
     Oom,
-    /// /tasks/checkpointed
-    Checkpointed {
-        /// Where the images are.
-        path: String,
-    },
 }
 
 /// What a client is told.
@@ -381,8 +382,13 @@ pub enum Event {
 pub enum Reply {
     /// Done.
     Empty,
-    /// The pid of the process that was created, started or asked for.
+    /// The pid of the process that was created or started.
     Pid(i32),
+    /// The task's pid, for Connect.
+    Connect {
+        /// Pid of init; 0 if there is none.
+        pid: i32,
+    },
     /// Where a process stands.
     State(StateReply),
     /// How a process ended.
@@ -464,7 +470,7 @@ enum Operation {
     Pause(CallId),
     Resume(CallId),
     Update(CallId),
-    Checkpoint(CallId, String),
+    Checkpoint(CallId),
     Delete(Vec<CallId>, Deletion),
 }
 
@@ -491,6 +497,8 @@ pub struct Container {
     /// Calls whose own run of the runtime (kill, ps) is in flight.
     asking_runtime: BTreeSet<CallId>,
     publish_anyway: bool,
+    /// The rules have failed once (DESIGN rule 9).
+    broken: bool,
     /// When the input being handled happened; the rules have no clock of their own.
     now: SystemTime,
 }
@@ -508,6 +516,9 @@ impl Container {
     /// Takes one input that happened at `now`; what is to be done about it is appended to `out`.
     pub fn handle(&mut self, now: SystemTime, input: Input, out: &mut Vec<Effect>) {
         self.now = now;
+        if self.broken {
+            return self.handle_broken(input, out);
+        }
         match input {
             Input::Command(call, command) => self.command(call, command, out),
             Input::CallGone(call) => self.call_gone(call),
@@ -533,19 +544,38 @@ impl Container {
             Command::Start(Target::Exec(id)) => self.start_exec(call, &id, out),
             Command::Delete(Target::Exec(id)) => self.delete_exec(call, &id, out),
             Command::Exec { id, io } => self.add_exec(call, id, io, out),
-            Command::Kill { target: Target::Exec(id), signal, .. } => {
+            Command::Kill {
+                target: Target::Exec(id),
+                signal,
+                ..
+            } => {
                 self.kill_exec(call, &id, signal, out);
             }
-            Command::Kill { target: Target::Init, signal, all } => {
+            Command::Kill {
+                target: Target::Init,
+                signal,
+                all,
+            } => {
                 self.kill_init(call, signal, all, out);
             }
             Command::State(target) => self.state(call, &target, out),
             Command::Wait(target) => self.wait(call, &target, out),
-            Command::Connect => out.push(Effect::Reply(call, Ok(Reply::Pid(self.init.pid())))),
+            Command::Connect => {
+                out.push(Effect::Reply(
+                    call,
+                    Ok(Reply::Connect {
+                        pid: self.init.pid(),
+                    }),
+                ));
+            }
             Command::Pids => self.pids(call, out),
             Command::Stats => out.push(Effect::ReadStats(call)),
             Command::CloseIo(target) => self.close_io(call, &target, out),
-            Command::Resize { target, width, height } => {
+            Command::Resize {
+                target,
+                width,
+                height,
+            } => {
                 self.resize(call, target, width, height, out);
             }
             command @ (Command::Start(Target::Init)
@@ -557,12 +587,7 @@ impl Container {
         }
     }
 
-    fn ran(
-        &mut self,
-        step: Step,
-        result: Result<Option<i32>, RunFailure>,
-        out: &mut Vec<Effect>,
-    ) {
+    fn ran(&mut self, step: Step, result: Result<Option<i32>, RunFailure>, out: &mut Vec<Effect>) {
         match step {
             Step::Create => self.create_ran(result, out),
             Step::Start | Step::Restore => self.start_ran(result, out),
@@ -573,7 +598,9 @@ impl Container {
             Step::Delete => self.delete_ran(result.map(drop), out),
             Step::Kill(call) => {
                 self.asking_runtime.remove(&call);
-                let reply = result.map(|_| Reply::Empty).map_err(|failure| failure.refusal);
+                let reply = result
+                    .map(|_| Reply::Empty)
+                    .map_err(|failure| failure.refusal);
                 out.push(Effect::Reply(call, reply));
             }
             // The supervisor answers Ps itself, with the pids; only a failure comes here.
@@ -586,7 +613,10 @@ impl Container {
             Step::Exec(id) => self.exec_ran(&id, result, out),
             Step::Thaw => {
                 if let Err(failure) = result {
-                    out.push(Effect::Log(format!("thaw after init's exit: {}", failure.refusal)));
+                    out.push(Effect::Log(format!(
+                        "thaw after init's exit: {}",
+                        failure.refusal
+                    )));
                 }
             }
             Step::KillRest => {
@@ -626,5 +656,8 @@ impl Container {
 
 /// The end of something that never had a process: the answer for deletes of it.
 fn never_ran() -> Exit {
-    Exit { status: 0, at: SystemTime::UNIX_EPOCH }
+    Exit {
+        status: 0,
+        at: SystemTime::UNIX_EPOCH,
+    }
 }

@@ -2,9 +2,7 @@
 
 use task_api::status::Refusal;
 
-use super::{
-    CallId, Container, Effect, Operation, Reply, Run, StateReply, Status, Target,
-};
+use super::{CallId, Container, Effect, Operation, Reply, Run, StateReply, Status, Target};
 use crate::process::{ExecState, InitState, Phase, no_such_process};
 
 impl Container {
@@ -38,9 +36,18 @@ impl Container {
             InitState::Alive { .. } if matches!(self.operation, Some(Operation::Pause(_))) => {
                 Status::Pausing
             }
-            InitState::Alive { phase: Phase::Created, .. } => Status::Created,
-            InitState::Alive { phase: Phase::Running, .. } => Status::Running,
-            InitState::Alive { phase: Phase::Paused, .. } => Status::Paused,
+            InitState::Alive {
+                phase: Phase::Created,
+                ..
+            } => Status::Created,
+            InitState::Alive {
+                phase: Phase::Running,
+                ..
+            } => Status::Running,
+            InitState::Alive {
+                phase: Phase::Paused,
+                ..
+            } => Status::Paused,
         }
     }
 
@@ -92,9 +99,10 @@ impl Container {
     ) {
         let stopped = match &target {
             Target::Init => false,
-            Target::Exec(id) => {
-                self.execs.get(id).is_some_and(|exec| exec.state.exit().is_some())
-            }
+            Target::Exec(id) => self
+                .execs
+                .get(id)
+                .is_some_and(|exec| exec.state.exit().is_some()),
         };
         if let Err(refusal) = self.known(&target) {
             out.push(Effect::Reply(call, Err(refusal)));
@@ -102,7 +110,12 @@ impl Container {
             let refusal = Refusal::unknown("cannot resize a stopped container");
             out.push(Effect::Reply(call, Err(refusal)));
         } else {
-            out.push(Effect::Resize { call, target, width, height });
+            out.push(Effect::Resize {
+                call,
+                target,
+                width,
+                height,
+            });
         }
     }
 
@@ -120,7 +133,10 @@ impl Container {
             .iter()
             .map(|(id, exec)| {
                 let waiters = exec.waiters.len();
-                format!("{id}: {:?} drained={} waiters={waiters}", exec.state, exec.drained)
+                format!(
+                    "{id}: {:?} drained={} waiters={waiters}",
+                    exec.state, exec.drained
+                )
             })
             .collect();
         format!(

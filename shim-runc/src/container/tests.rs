@@ -36,7 +36,11 @@ struct World {
 const EXECS: [&str; 3] = ["a", "b", "c"];
 
 fn failure(unclean: bool, container_gone: bool) -> RunFailure {
-    RunFailure { refusal: Refusal::unknown("it failed"), container_gone, unclean }
+    RunFailure {
+        refusal: Refusal::unknown("it failed"),
+        container_gone,
+        unclean,
+    }
 }
 
 impl World {
@@ -88,7 +92,10 @@ impl World {
 
     fn carry_out(&mut self, effects: Vec<Effect>) {
         for effect in effects {
-            assert!(!self.forgotten, "{effect:?} after the container is forgotten");
+            assert!(
+                !self.forgotten,
+                "{effect:?} after the container is forgotten"
+            );
             match effect {
                 Effect::Reply(call, reply) => self.answer(call, reply),
                 Effect::Publish(event) => self.publish(event),
@@ -126,10 +133,7 @@ impl World {
                     self.timers.remove(&timer);
                 }
                 Effect::Forget(_) => self.forgotten = true,
-                Effect::WatchOom
-                | Effect::CloseStdin(_)
-                | Effect::Release(_)
-                | Effect::Log(_) => {}
+                Effect::WatchOom | Effect::CloseStdin(_) | Effect::Release(_) | Effect::Log(_) => {}
             }
         }
     }
@@ -137,9 +141,19 @@ impl World {
     /// Checks the order of events as they are published (shim-contract section 3).
     fn publish(&mut self, event: Event) {
         let seen = |wanted: &dyn Fn(&Event) -> bool| self.events.iter().any(wanted);
-        let init_exited =
-            seen(&|event| matches!(event, Event::Exit { target: Target::Init, .. }));
-        assert!(!seen(&|event| matches!(event, Event::Delete { .. })), "{event:?} after delete");
+        let init_exited = seen(&|event| {
+            matches!(
+                event,
+                Event::Exit {
+                    target: Target::Init,
+                    ..
+                }
+            )
+        });
+        assert!(
+            !seen(&|event| matches!(event, Event::Delete { .. })),
+            "{event:?} after delete"
+        );
         assert_eq!(
             matches!(event, Event::Create { .. }),
             self.events.is_empty(),
@@ -151,20 +165,39 @@ impl World {
                 assert!(!init_exited, "start after exit");
                 assert!(!seen(&|event| matches!(event, Event::Start { .. })));
             }
-            Event::Exit { target: Target::Init, .. } => {
+            Event::Exit {
+                target: Target::Init,
+                ..
+            } => {
                 assert!(!init_exited, "init exits twice");
                 if !self.forced {
-                    let started = self.events.iter().filter(|event| matches!(event, Event::ExecStarted { .. })).count();
-                    let exits = self.events.iter().filter(|event| matches!(event, Event::Exit { .. })).count();
-                    assert_eq!(started, exits, "an exec's exit is missing: {:?}", self.events);
+                    let started = self
+                        .events
+                        .iter()
+                        .filter(|event| matches!(event, Event::ExecStarted { .. }))
+                        .count();
+                    let exits = self
+                        .events
+                        .iter()
+                        .filter(|event| matches!(event, Event::Exit { .. }))
+                        .count();
+                    assert_eq!(
+                        started, exits,
+                        "an exec's exit is missing: {:?}",
+                        self.events
+                    );
                 }
             }
-            Event::Exit { target: Target::Exec(id), .. } => {
+            Event::Exit {
+                target: Target::Exec(id),
+                ..
+            } => {
                 let count = |wanted: &dyn Fn(&Event) -> bool| {
                     self.events.iter().filter(|event| wanted(event)).count()
                 };
-                let started =
-                    count(&|event| matches!(event, Event::ExecStarted { id: other, .. } if other == id));
+                let started = count(
+                    &|event| matches!(event, Event::ExecStarted { id: other, .. } if other == id),
+                );
                 let exits = count(
                     &|event| matches!(event, Event::Exit { target: Target::Exec(other), .. } if other == id),
                 );
@@ -198,7 +231,9 @@ impl World {
     }
 
     fn finish_run(&mut self, step: Step, well: bool, unclean: bool) {
-        let Some(run) = self.runs.remove(&step) else { return };
+        let Some(run) = self.runs.remove(&step) else {
+            return;
+        };
         let result = match run {
             _ if !well => Err(failure(unclean, unclean)),
             Run::Create | Run::Restore => Ok(Some(self.spawn(Target::Init))),
@@ -230,24 +265,45 @@ impl World {
             }
         }
         if self.alive.remove(&target).is_some() {
-            self.input(Input::Exited(target, Exit { status, at: self.now }));
+            self.input(Input::Exited(
+                target,
+                Exit {
+                    status,
+                    at: self.now,
+                },
+            ));
         }
     }
 
     fn act(&mut self, what: u8, which: u8) {
         let exec = Target::Exec(EXECS[usize::from(which) % EXECS.len()].to_owned());
-        let target = if which % 4 == 0 { Target::Init } else { exec.clone() };
+        let target = if which % 4 == 0 {
+            Target::Init
+        } else {
+            exec.clone()
+        };
         let well = which % 5 != 0;
         match what % 24 {
             0 => self.ask(Command::Start(Target::Init)),
             1 => self.ask(Command::Start(exec)),
             2 => {
                 let Target::Exec(id) = exec else { return };
-                self.ask(Command::Exec { id, io: IoPaths::default() });
+                self.ask(Command::Exec {
+                    id,
+                    io: IoPaths::default(),
+                });
             }
             3 => self.ask(Command::Delete(target)),
-            4 => self.ask(Command::Kill { target, signal: 9, all: which % 7 == 0 }),
-            5 => self.ask(if well { Command::Pause } else { Command::Resume }),
+            4 => self.ask(Command::Kill {
+                target,
+                signal: 9,
+                all: which % 7 == 0,
+            }),
+            5 => self.ask(if well {
+                Command::Pause
+            } else {
+                Command::Resume
+            }),
             6 => self.ask(Command::Resume),
             7 => self.ask(if well {
                 Command::Update(vec![])
@@ -268,12 +324,19 @@ impl World {
                     self.preparing = false;
                     self.input(Input::Prepared(self.prepared(well)));
                 } else if let Some(target) = self.opening.pop_first() {
-                    let result = if well { Ok(()) } else { Err(Refusal::unknown("no stdio")) };
+                    let result = if well {
+                        Ok(())
+                    } else {
+                        Err(Refusal::unknown("no stdio"))
+                    };
                     self.input(Input::StdioOpened(target, result));
                 }
             }
             14..=17 => {
-                let step = self.runs.keys().nth(usize::from(which) % self.runs.len().max(1));
+                let step = self
+                    .runs
+                    .keys()
+                    .nth(usize::from(which) % self.runs.len().max(1));
                 if let Some(step) = step.cloned() {
                     self.finish_run(step, well, which % 2 == 0);
                 }
@@ -281,7 +344,11 @@ impl World {
             18 => {
                 if self.unmounting {
                     self.unmounting = false;
-                    self.input(Input::Unmounted(if well { Ok(()) } else { Err("busy".into()) }));
+                    self.input(Input::Unmounted(if well {
+                        Ok(())
+                    } else {
+                        Err("busy".into())
+                    }));
                 }
             }
             19 => self.exit(target, u32::from(which)),
@@ -312,7 +379,12 @@ impl World {
     }
 
     fn fire(&mut self, which: usize) {
-        let Some(timer) = self.timers.iter().nth(which % self.timers.len().max(1)).cloned() else {
+        let Some(timer) = self
+            .timers
+            .iter()
+            .nth(which % self.timers.len().max(1))
+            .cloned()
+        else {
             return;
         };
         self.timers.remove(&timer);
@@ -350,7 +422,10 @@ impl World {
             }
             self.fire(0);
         }
-        panic!("the container never comes to rest: {}", self.container.describe());
+        panic!(
+            "the container never comes to rest: {}",
+            self.container.describe()
+        );
     }
 }
 

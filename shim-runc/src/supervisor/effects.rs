@@ -1,0 +1,362 @@
+//! Carrying out what the rules said, effect by effect, in their order.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use shim_common::cgroup::Cgroup;
+use shim_common::helper;
+use shim_common::stdio::{self, Opened, StdioError};
+use task_api::status::Refusal;
+
+use super::host::{Ends, NumberedRelay};
+use super::{Key, Message, Supervisor, prepare};
+use crate::container::{CallId, Effect, Event, Exit, Facts, Input, Reply, Target, Timer};
+use crate::service::Answer;
+
+impl Supervisor {
+    pub(super) fn carry_out(&mut self, key: Key, effects: Vec<Effect>) {
+        for effect in effects {
+            self.carry_out_one(key, effect);
+        }
+    }
+
+    fn carry_out_one(&mut self, key: Key, effect: Effect) {
+        match effect {
+            Effect::Reply(call, result) => self.reply(call, result),
+            Effect::Publish(event) => self.publish(key, event),
+            Effect::Prepare => self.prepare(key),
+            Effect::OpenStdio(target) => self.open_stdio(key, target),
+            Effect::Run(run) => self.start_run(key, &run),
+            Effect::KillRun(step) => self.kill_run(key, &step),
+            Effect::Signal {
+                call,
+                target,
+                signal,
+            } => self.send_signal(key, call, &target, signal),
+            Effect::ReadPids(call) => self.read_pids(key, call),
+            Effect::ReadStats(call) => self.read_stats(key, call),
+            Effect::CloseStdin(target) => {
+                if let Some(numbered) = self.relay(key, &target) {
+                    numbered.relay.close_stdin();
+                }
+            }
+            Effect::Resize {
+                call,
+                target,
+                width,
+                height,
+            } => {
+                let result = match self.relay(key, &target) {
+                    Some(numbered) => numbered.relay.resize(width, height),
+                    None => Ok(()),
+                };
+                let result = result
+                    .map(|()| Answer::Rules(Reply::Empty))
+                    .map_err(|error| Refusal::unknown(format!("resize the terminal: {error}")));
+                self.answer(call, result);
+            }
+            Effect::WatchOom => self.watch_oom(key),
+            Effect::Unmount => self.unmount(key),
+            Effect::Arm(timer) => {
+                let after = limit(&timer);
+                self.arm(key, timer, after);
+            }
+            Effect::Disarm(timer) => {
+                if let Some(entry) = self.containers.get_mut(&key) {
+                    entry.host.disarm(&timer);
+                }
+            }
+            Effect::Release(target) => {
+                let released = self
+                    .containers
+                    .get_mut(&key)
+                    .and_then(|entry| entry.host.release(&target));
+                if let Some(numbered) = released {
+                    self.let_linger(numbered);
+                }
+            }
+            Effect::Forget(tombstone) => self.forget(key, tombstone),
+            Effect::Log(text) => log::warn!("{text}"),
+        }
+    }
+
+    fn relay(&mut self, key: Key, target: &Target) -> Option<&mut NumberedRelay> {
+        self.containers.get_mut(&key)?.host.relays.get_mut(target)
+    }
+
+    fn reply(&mut self, call: CallId, result: Result<Reply, Refusal>) {
+        match result {
+            // Connect is answered with the shim's own pid beside the task's.
+            Ok(Reply::Connect { pid }) => self.answer_connect(call, pid),
+            result => self.answer(call, result.map(Answer::Rules)),
+        }
+    }
+
+    fn publish(&mut self, key: Key, event: Event) {
+        let Some(entry) = self.containers.get_mut(&key) else {
+            return;
+        };
+        let event = entry.host.event(event);
+        self.publisher.publish(event);
+    }
+
+    /// Starts the helper of Create.
+    fn prepare(&mut self, key: Key) {
+        let Some(entry) = self.containers.get_mut(&key) else {
+            return;
+        };
+        let work = entry.host.preparation();
+        let known = entry.host.runtime.kind.pid_is_the_container();
+        self.in_helper(
+            key,
+            move || prepare::prepare(work),
+            move |result| {
+                Input::Prepared(
+                    result
+                        .unwrap_or_else(|panic| Err(Refusal::internal(panic)))
+                        .map(|prepared| Facts {
+                            private_pid_namespace: prepared.private_pid_namespace,
+                            runtime_is_known: known,
+                            mounted: prepared.mounted,
+                        }),
+                )
+            },
+        );
+    }
+
+    fn unmount(&mut self, key: Key) {
+        let Some(entry) = self.containers.get(&key) else {
+            return;
+        };
+        let rootfs = entry.host.rootfs();
+        self.in_helper(
+            key,
+            move || prepare::unmount(&rootfs),
+            |result| Input::Unmounted(result.unwrap_or_else(Err)),
+        );
+    }
+
+    /// Runs what may block in a thread of its own; its end comes back as an input.
+    fn in_helper<T: Send + 'static>(
+        &self,
+        key: Key,
+        work: impl FnOnce() -> T + Send + 'static,
+        done: impl FnOnce(Result<T, String>) -> Input + 'static,
+    ) {
+        let sender = self.sender.clone();
+        tokio::task::spawn_local(async move {
+            let result = helper::run(work).await.map_err(|error| error.to_string());
+            let _ = sender.send(Message::Input(key, done(result)));
+        });
+    }
+
+    fn open_stdio(&mut self, key: Key, target: Target) {
+        let Some(entry) = self.containers.get(&key) else {
+            return;
+        };
+        let request = entry.host.stdio_request(&target);
+        let sender = self.sender.clone();
+        tokio::task::spawn_local(async move {
+            let result = stdio::open(&request).await.map(Box::new);
+            let _ = sender.send(Message::StdioOpened(key, target, result));
+        });
+    }
+
+    pub(super) fn stdio_opened(
+        &mut self,
+        key: Key,
+        target: Target,
+        result: Result<Box<Opened>, StdioError>,
+    ) {
+        let Some(entry) = self.containers.get_mut(&key) else {
+            if let Ok(opened) = result {
+                opened.relay.shut();
+            }
+            return;
+        };
+        let result = match result {
+            Ok(opened) => {
+                let Opened {
+                    child,
+                    console,
+                    mut relay,
+                } = *opened;
+                let number = self.next_relay;
+                self.next_relay += 1;
+                let sender = self.sender.clone();
+                relay.start(move || {
+                    let _ = sender.send(Message::Drained(number));
+                });
+                self.relay_owners.insert(number, (key, target.clone()));
+                entry
+                    .host
+                    .ends
+                    .insert(target.clone(), Ends { child, console });
+                entry
+                    .host
+                    .relays
+                    .insert(target.clone(), NumberedRelay { number, relay });
+                Ok(())
+            }
+            Err(error) => Err(Refusal::unknown(error.to_string())),
+        };
+        self.input(key, Input::StdioOpened(target, result));
+    }
+
+    /// A relay has delivered everything.
+    pub(super) fn drained(&mut self, number: u64) {
+        if let Some(relay) = self.lingering.remove(&number) {
+            relay.shut();
+        } else if let Some((key, target)) = self.relay_owners.remove(&number) {
+            self.input(key, Input::Drained(target));
+        }
+    }
+
+    /// The process of this relay is deleted; the relay goes on until everything is delivered or
+    /// nobody is left to read it (DESIGN rule 8).
+    fn let_linger(&mut self, numbered: NumberedRelay) {
+        let NumberedRelay { number, mut relay } = numbered;
+        self.relay_owners.remove(&number);
+        if relay.is_drained() || relay.readers_gone() {
+            relay.shut();
+        } else {
+            relay.linger();
+            self.lingering.insert(number, relay);
+        }
+    }
+
+    fn send_signal(&mut self, key: Key, call: CallId, target: &Target, signal: i32) {
+        let Some(entry) = self.containers.get(&key) else {
+            return;
+        };
+        let result = match entry.host.signal(target, signal) {
+            Ok(()) => Ok(Answer::Rules(Reply::Empty)),
+            Err(error) if sys::pidfd::is_gone(&error) => {
+                Err(Refusal::not_found("process already finished"))
+            }
+            Err(error) => Err(Refusal::unknown(format!(
+                "unknown error after kill: {error}"
+            ))),
+        };
+        self.answer(call, result);
+    }
+
+    fn read_pids(&mut self, key: Key, call: CallId) {
+        let Some(cgroup) = self.cgroup(key) else {
+            return self.answer_pids(key, call, Vec::new());
+        };
+        let execs = self
+            .containers
+            .get(&key)
+            .map(|entry| entry.rules.exec_pids());
+        let execs = execs.unwrap_or_default();
+        self.answer_from_helper(call, move || match cgroup.processes() {
+            Ok(pids) => Ok(Answer::Pids(annotate(pids, &execs))),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                Ok(Answer::Pids(Vec::new()))
+            }
+            Err(error) => Err(Refusal::unknown(format!("read the pids: {error}"))),
+        });
+    }
+
+    pub(super) fn answer_pids(&mut self, key: Key, call: CallId, pids: Vec<i32>) {
+        let execs = self
+            .containers
+            .get(&key)
+            .map(|entry| entry.rules.exec_pids());
+        self.answer(
+            call,
+            Ok(Answer::Pids(annotate(pids, &execs.unwrap_or_default()))),
+        );
+    }
+
+    fn read_stats(&mut self, key: Key, call: CallId) {
+        let Some(cgroup) = self.cgroup(key) else {
+            return self.answer(call, Err(Refusal::not_found("cgroup does not exist")));
+        };
+        self.answer_from_helper(call, move || match cgroup.stats() {
+            Ok(stats) => Ok(Answer::Stats(stats)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                Err(Refusal::not_found("cgroup does not exist"))
+            }
+            Err(error) => Err(Refusal::unknown(format!("read the metrics: {error}"))),
+        });
+    }
+
+    fn cgroup(&self, key: Key) -> Option<Arc<Cgroup>> {
+        self.containers.get(&key)?.host.cgroup.clone()
+    }
+
+    fn answer_from_helper(
+        &self,
+        call: CallId,
+        work: impl FnOnce() -> Result<Answer, Refusal> + Send + 'static,
+    ) {
+        let sender = self.sender.clone();
+        tokio::task::spawn_local(async move {
+            let result = helper::run(work).await;
+            let result = result.unwrap_or_else(|error| Err(Refusal::internal(error.to_string())));
+            let _ = sender.send(Message::Answered(call, result));
+        });
+    }
+
+    /// Watches the cgroup's OOM counter; each growth comes as one input.
+    fn watch_oom(&mut self, key: Key) {
+        let Some(cgroup) = self.cgroup(key) else {
+            return;
+        };
+        if let Err(error) = cgroup.enable_controllers() {
+            log::debug!("enable cgroup controllers: {error}");
+        }
+        let mut watch = match cgroup.watch_oom() {
+            Ok(watch) => watch,
+            Err(error) => {
+                log::warn!("watch for OOM: {error}");
+                return;
+            }
+        };
+        let sender = self.sender.clone();
+        let task = tokio::task::spawn_local(async move {
+            while watch.changed().await.is_ok_and(|change| change.is_growth()) {
+                let _ = sender.send(Message::OomCounter(key));
+            }
+        });
+        if let Some(entry) = self.containers.get_mut(&key) {
+            entry.host.watch_oom(task.abort_handle());
+        }
+    }
+
+    /// The container is over: what belonged to it goes.
+    fn forget(&mut self, key: Key, tombstone: Option<(i32, Exit)>) {
+        let Some(entry) = self.containers.remove(&key) else {
+            return;
+        };
+        self.ledger.forget(key);
+        self.relay_owners.retain(|_, (owner, _)| *owner != key);
+        let id = entry.host.id.clone();
+        self.ids.remove(&id);
+        if let Some(tombstone) = tombstone {
+            self.tombstones.insert(id, tombstone);
+        }
+        self.container_forgotten();
+    }
+}
+
+/// How long each timer runs (DESIGN rules 5 and 8).
+fn limit(timer: &Timer) -> Duration {
+    Duration::from_secs(match timer {
+        Timer::StopRuns | Timer::Drain(_) => 5,
+        Timer::PublishAnyway => 10,
+        Timer::AwaitExit => 2,
+    })
+}
+
+fn annotate(pids: Vec<i32>, execs: &[(String, i32)]) -> Vec<(i32, Option<String>)> {
+    let exec_of = |pid| {
+        execs
+            .iter()
+            .find(|(_, other)| *other == pid)
+            .map(|(id, _)| id.clone())
+    };
+    pids.into_iter().map(|pid| (pid, exec_of(pid))).collect()
+}

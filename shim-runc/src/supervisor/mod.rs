@@ -1,0 +1,389 @@
+//! The loop of a serving shim and the sole owner of its state (DESIGN rule 1): takes one input
+//! after the other, lets the rules of the container decide, carries out what they say.
+//!
+//! `ledger.rs` knows whose exit an exit is, `host.rs` holds what a container has of the kernel,
+//! `runs.rs` starts the runtime and reads how it ended, `effects.rs` carries out effects,
+//! `prepare.rs` is what Create does in a helper.
+
+mod effects;
+mod events;
+mod host;
+mod ledger;
+mod prepare;
+mod runs;
+mod shutdown;
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::{Duration, SystemTime};
+
+use shim_common::publisher::Publisher;
+use shim_common::reaper::{ExitNotice, Notice, Reaper};
+use shim_common::server::Server;
+use shim_common::stdio::{Opened, Relay, StdioError};
+use task_api::status::Refusal;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::container::{
+    CallId, Command, Container, Effect, Exit, Input, Reply, Step, Target, Timer,
+};
+use crate::flavor::Flavor;
+use crate::manager::ServeArgs;
+use crate::process::not_created;
+use crate::service::{Answer, CreateRequest, Request, Service};
+use host::{Environment, Host, NumberedRelay};
+use ledger::{Ledger, Owner};
+
+/// A shim that nobody needs ends itself after this long (DESIGN rule 11).
+const IDLE_LIMIT: Duration = Duration::from_secs(60);
+
+/// Names one life of a container: an id may come back after a delete, a key never does.
+pub(crate) type Key = u64;
+
+/// What a caller gets back: the answer and the bundle's path, which State echoes.
+pub(crate) type Outcome = Result<(Answer, String), Refusal>;
+
+/// What comes to the loop from the tasks around it.
+pub(crate) enum Message {
+    /// A client's request.
+    Call(CallId, Request, oneshot::Sender<Outcome>),
+    /// The client of this call has gone.
+    CallGone(CallId),
+    /// Something happened to a container.
+    Input(Key, Input),
+    /// The stdio of a process is open.
+    StdioOpened(Key, Target, Result<Box<Opened>, StdioError>),
+    /// The terminal of a process has arrived, or will never.
+    Console(Key, Step, Target, Box<NumberedRelay>, Result<(), String>),
+    /// A helper answers a call.
+    Answered(CallId, Result<Answer, Refusal>),
+    /// The relay of this number has delivered everything.
+    Drained(u64),
+    /// The OOM counter of the container's cgroup may have grown.
+    OomCounter(Key),
+    /// A connection came or went.
+    Connections,
+}
+
+/// Everything the shim knows.
+pub(crate) struct Supervisor {
+    flavor: Flavor,
+    namespace: String,
+    environment: Environment,
+    containers: BTreeMap<Key, Entry>,
+    ids: HashMap<String, Key>,
+    next_key: Key,
+    calls: HashMap<CallId, PendingCall>,
+    ledger: Ledger,
+    /// Answers for a late Delete of a container that is gone (DESIGN rule 11).
+    tombstones: HashMap<String, (i32, Exit)>,
+    /// Relays of deleted processes that still deliver output.
+    lingering: HashMap<u64, Relay>,
+    /// Whose output each relay carries, by its number.
+    relay_owners: HashMap<u64, (Key, Target)>,
+    next_relay: u64,
+    publisher: Publisher,
+    sender: mpsc::UnboundedSender<Message>,
+    /// Inputs that carrying out an effect brought about; they are handled before any message.
+    inbox: VecDeque<(Key, Input)>,
+    socket: Option<PathBuf>,
+    /// Shutdowns that wait for creations to be undone.
+    shutting_down: Vec<CallId>,
+    done: bool,
+}
+
+/// One container: what decides and what it has.
+struct Entry {
+    rules: Container,
+    host: Host,
+}
+
+/// A call that waits for its answer.
+struct PendingCall {
+    reply: oneshot::Sender<Outcome>,
+    bundle: String,
+}
+
+/// Serves until the shim is shut down. Returns what failed before serving could begin.
+pub fn serve(args: ServeArgs) -> Result<(), String> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| format!("start the event loop: {error}"))?;
+    let local = tokio::task::LocalSet::new();
+    local.block_on(&runtime, run(args))
+}
+
+async fn run(args: ServeArgs) -> Result<(), String> {
+    let mut reaper = Reaper::new().map_err(|error| format!("watch children: {error}"))?;
+    sys::process::become_subreaper().map_err(|error| format!("become subreaper: {error}"))?;
+    let socket = shim_common::socket::path_of_listener(&args.listener);
+    let (sender, mut receiver) = mpsc::unbounded_channel();
+    let server = Server::start(args.listener, Service::new(sender.clone()))
+        .map_err(|error| format!("serve: {error}"))?;
+    let mut supervisor = Supervisor::new(&args, sender, socket);
+    let mut idle_since: Option<tokio::time::Instant> = None;
+    while !supervisor.done {
+        idle_since = match supervisor.is_idle(&server) {
+            true => idle_since.or_else(|| Some(tokio::time::Instant::now())),
+            false => None,
+        };
+        let idle_over = async {
+            match idle_since {
+                Some(since) => tokio::time::sleep_until(since + IDLE_LIMIT).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            notice = reaper.next() => match notice {
+                Ok(Notice::Exit(notice)) => supervisor.exited(notice),
+                Ok(Notice::Signal(signal)) => supervisor.signalled(signal),
+                Err(error) => return Err(format!("reap children: {error}")),
+            },
+            Some(message) = receiver.recv() => supervisor.message(message),
+            () = idle_over => {
+                log::info!("nobody has needed this shim for {} s", IDLE_LIMIT.as_secs());
+                supervisor.done = true;
+            }
+        }
+        supervisor.settle_inbox();
+    }
+    supervisor.shut_down(server).await;
+    Ok(())
+}
+
+impl Supervisor {
+    fn new(
+        args: &ServeArgs,
+        sender: mpsc::UnboundedSender<Message>,
+        socket: Option<PathBuf>,
+    ) -> Self {
+        let environment: Vec<_> = std::env::vars_os()
+            .filter(|(name, _)| name != "NOTIFY_SOCKET")
+            .collect();
+        let sink = std::env::var("TTRPC_ADDRESS")
+            .ok()
+            .filter(|address| !address.is_empty());
+        Self {
+            flavor: args.flavor,
+            namespace: args.namespace.clone(),
+            environment: Rc::new(environment),
+            containers: BTreeMap::new(),
+            ids: HashMap::new(),
+            next_key: 1,
+            calls: HashMap::new(),
+            ledger: Ledger::default(),
+            tombstones: HashMap::new(),
+            lingering: HashMap::new(),
+            relay_owners: HashMap::new(),
+            next_relay: 1,
+            publisher: Publisher::new(sink, args.namespace.clone()),
+            sender,
+            inbox: VecDeque::new(),
+            socket,
+            shutting_down: Vec::new(),
+            done: false,
+        }
+    }
+
+    /// Nobody needs the shim: no container, client, call, output or event is left.
+    fn is_idle(&self, server: &Server) -> bool {
+        self.containers.is_empty()
+            && self.calls.is_empty()
+            && self.lingering.is_empty()
+            && server.connections() == 0
+            && self.publisher.depth() == 0
+    }
+
+    fn message(&mut self, message: Message) {
+        match message {
+            Message::Call(call, request, reply) => self.call(call, request, reply),
+            Message::CallGone(call) => {
+                self.calls.remove(&call);
+                let keys: Vec<Key> = self.containers.keys().copied().collect();
+                for key in keys {
+                    self.input(key, Input::CallGone(call));
+                }
+            }
+            Message::Input(key, input) => self.input(key, input),
+            Message::StdioOpened(key, target, result) => self.stdio_opened(key, target, result),
+            Message::Console(key, step, target, numbered, result) => {
+                self.console_attached(key, step, target, *numbered, result);
+            }
+            Message::Answered(call, result) => self.answer(call, result),
+            Message::Drained(number) => self.drained(number),
+            Message::OomCounter(key) => {
+                // An exit may have read the counter first.
+                if self
+                    .containers
+                    .get_mut(&key)
+                    .is_some_and(|entry| entry.host.new_ooms())
+                {
+                    self.input(key, Input::Oom);
+                }
+            }
+            Message::Connections => {}
+        }
+    }
+
+    fn call(&mut self, call: CallId, request: Request, reply: oneshot::Sender<Outcome>) {
+        let mut pending = PendingCall {
+            reply,
+            bundle: String::new(),
+        };
+        match request {
+            Request::Create(request) => {
+                self.calls.insert(call, pending);
+                self.create(call, *request);
+            }
+            Request::Shutdown => {
+                self.calls.insert(call, pending);
+                self.shutdown_asked(call);
+            }
+            Request::Exec {
+                id,
+                exec_id,
+                io,
+                spec,
+            } => {
+                self.calls.insert(call, pending);
+                let key = self.key_of(&id);
+                if let Some(entry) = key.and_then(|key| self.containers.get_mut(&key)) {
+                    entry.host.add_exec(&exec_id, io.clone(), spec);
+                }
+                let command = Command::Exec { id: exec_id, io };
+                self.command(call, key, command);
+            }
+            Request::Container(id, command) => {
+                let key = self.key_of(&id);
+                if let Some(entry) = key.and_then(|key| self.containers.get(&key)) {
+                    pending.bundle = entry.host.bundle.to_string_lossy().into_owned();
+                }
+                self.calls.insert(call, pending);
+                match (key, command) {
+                    (None, Command::Connect) => self.answer_connect(call, 0),
+                    (None, Command::Delete(Target::Init)) if self.tombstones.contains_key(&id) => {
+                        let (pid, exit) = self.tombstones[&id];
+                        self.answer(call, Ok(Answer::Rules(Reply::Deleted { pid, exit })));
+                    }
+                    (key, command) => self.command(call, key, command),
+                }
+            }
+        }
+    }
+
+    fn key_of(&self, id: &str) -> Option<Key> {
+        self.ids.get(id).copied()
+    }
+
+    fn command(&mut self, call: CallId, key: Option<Key>, command: Command) {
+        match key {
+            Some(key) => self.input(key, Input::Command(call, command)),
+            None => self.answer(call, Err(not_created())),
+        }
+    }
+
+    fn create(&mut self, call: CallId, request: CreateRequest) {
+        let in_use = self.ids.contains_key(&request.id);
+        let full = self.flavor.one_container() && !self.containers.is_empty();
+        if in_use || full {
+            let refusal = Refusal::already_exists(format!("container {}", request.id));
+            return self.answer(call, Err(refusal));
+        }
+        let host = Host::new(&request, &self.namespace, &self.environment);
+        self.tombstones.remove(&request.id);
+        let key = self.next_key;
+        self.next_key += 1;
+        self.ids.insert(request.id.clone(), key);
+        let mut effects = Vec::new();
+        let from_checkpoint = !request.checkpoint.is_empty();
+        let rules = Container::create(request.id, request.io, from_checkpoint, call, &mut effects);
+        self.containers.insert(key, Entry { rules, host });
+        self.carry_out(key, effects);
+    }
+
+    /// Queues an input for a container; it is handled in its turn by `settle_inbox`.
+    fn input(&mut self, key: Key, input: Input) {
+        self.inbox.push_back((key, input));
+    }
+
+    fn settle_inbox(&mut self) {
+        while let Some((key, input)) = self.inbox.pop_front() {
+            self.handle(key, input);
+        }
+    }
+
+    /// Lets the rules decide on one input. A panic concerns this container alone (rule 9).
+    fn handle(&mut self, key: Key, input: Input) {
+        let Some(entry) = self.containers.get_mut(&key) else {
+            return;
+        };
+        let rules = &mut entry.rules;
+        let mut effects = Vec::new();
+        let decided = catch_unwind(AssertUnwindSafe(|| {
+            rules.handle(SystemTime::now(), input, &mut effects);
+        }));
+        if decided.is_err() {
+            let id = entry.rules.id().to_owned();
+            log::error!(
+                "the rules of container {id} failed; it can be killed, waited for, deleted"
+            );
+            entry.rules.break_down(SystemTime::now(), &mut effects);
+        }
+        self.carry_out(key, effects);
+    }
+
+    /// A child was reaped: a run of the runtime, a process of a container, or an orphan.
+    fn exited(&mut self, notice: ExitNotice) {
+        match self.ledger.exited(&notice) {
+            Some(Owner::Run(key, step)) => self.run_ended(key, step, notice.status),
+            Some(Owner::Process(key, target)) => {
+                self.process_exited(key, target, notice.exited_at, notice.status);
+            }
+            None => {}
+        }
+    }
+
+    /// A process of a container is dead. OOM comes before its exit: the kernel counts before it
+    /// kills, so the counter is read once more here (DESIGN rule 10).
+    fn process_exited(&mut self, key: Key, target: Target, at: SystemTime, status: u32) {
+        if let Some(entry) = self.containers.get_mut(&key) {
+            entry.host.pidfds.remove(&target);
+            if entry.host.new_ooms() {
+                self.input(key, Input::Oom);
+            }
+        }
+        self.input(key, Input::Exited(target, Exit { status, at }));
+    }
+
+    fn answer(&mut self, call: CallId, result: Result<Answer, Refusal>) {
+        let Some(pending) = self.calls.remove(&call) else {
+            return;
+        };
+        // A client that has gone does not read its answer.
+        let _ = pending
+            .reply
+            .send(result.map(|answer| (answer, pending.bundle)));
+    }
+
+    fn answer_connect(&mut self, call: CallId, task: i32) {
+        let shim = std::process::id();
+        self.answer(call, Ok(Answer::Connect { shim, task }));
+    }
+
+    fn arm(&mut self, key: Key, timer: Timer, after: Duration) {
+        let sender = self.sender.clone();
+        let message = Message::Input(key, Input::Timer(timer.clone()));
+        let task = tokio::task::spawn_local(async move {
+            tokio::time::sleep(after).await;
+            // The loop ends before its channel does only when the shim ends.
+            let _ = sender.send(message);
+        });
+        if let Some(entry) = self.containers.get_mut(&key) {
+            entry.host.arm(timer, task.abort_handle());
+        }
+    }
+}

@@ -1,0 +1,366 @@
+//! Runs of the runtime: started here, from the main thread, and read here when the reaper says
+//! that they are over. Between the two the loop goes on.
+
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use sys::spawn::Stdio;
+use task_api::status::Refusal;
+
+use super::host::{Host, NumberedRelay};
+use super::ledger::{Owner, names_a_pid};
+use super::{Key, Message, Supervisor};
+use crate::container::{Exit, Input, Run, RunFailure, Step, Target};
+use crate::runc::{
+    CheckpointArgs, ContainerStdio, CreateArgs, ErrorKind, ExecArgs, RestoreArgs, RuntimeError,
+    pid_file, ps,
+};
+
+/// How long a terminal may take to arrive after the runtime said that it is done.
+const CONSOLE_LIMIT: std::time::Duration = std::time::Duration::from_secs(5);
+
+impl Supervisor {
+    pub(super) fn start_run(&mut self, key: Key, run: &Run) {
+        let Some(entry) = self.containers.get_mut(&key) else {
+            return;
+        };
+        let step = run.step();
+        match entry.host.spawn(run) {
+            Ok(pid) => self.ledger.own(pid, Owner::Run(key, step)),
+            Err(failure) => self.input(key, Input::Ran(step, Err(failure))),
+        }
+    }
+
+    /// A run of the runtime has ended with this status.
+    pub(super) fn run_ended(&mut self, key: Key, step: Step, status: u32) {
+        let result = self
+            .containers
+            .get_mut(&key)
+            .and_then(|entry| entry.host.runs.remove(&step))
+            .map(|running| running.outcome(status));
+        let Some(result) = result else {
+            // The container is gone; nobody asks how this ended.
+            return self.run_named(key, &step);
+        };
+        let killed = status > 128;
+        let mut result = result.map_err(|error| failure(&error, killed));
+        if let (Step::Ps(call), Ok(output)) = (&step, &result) {
+            return self.ps_answer(key, *call, output);
+        }
+        match process_of(&step) {
+            Some(target) if result.is_ok() => self.take_up(key, step, target),
+            _ => {
+                let input = Input::Ran(
+                    step.clone(),
+                    result.as_mut().map(|_| None).map_err(|f| f.clone()),
+                );
+                self.input(key, input);
+                self.settle_inbox();
+                self.run_named(key, &step);
+            }
+        }
+    }
+
+    /// A run that could have named a pid is accounted for.
+    fn run_named(&mut self, key: Key, step: &Step) {
+        if names_a_pid(&Owner::Run(key, step.clone())) {
+            self.ledger.named();
+        }
+    }
+
+    /// A process was started. Its terminal, if it has one, lies in the console socket's queue
+    /// since before the runtime ended: take it over first.
+    fn take_up(&mut self, key: Key, step: Step, target: Target) {
+        let Some(host) = self.containers.get_mut(&key).map(|entry| &mut entry.host) else {
+            return self.run_named(key, &step);
+        };
+        let console = host.ends.remove(&target).and_then(|ends| ends.console);
+        let Some(console) = console else {
+            return self.process_started(key, step, target, Ok(()));
+        };
+        let Some(mut numbered) = host.relays.remove(&target) else {
+            return self.process_started(key, step, target, Err("no relay".to_owned()));
+        };
+        let sender = self.sender.clone();
+        tokio::task::spawn_local(async move {
+            let arrival = numbered.relay.attach_console(console);
+            let result = match tokio::time::timeout(CONSOLE_LIMIT, arrival).await {
+                Ok(result) => result.map_err(|error| error.to_string()),
+                Err(_) => Err("the runtime handed over no terminal".to_owned()),
+            };
+            let _ = sender.send(Message::Console(
+                key,
+                step,
+                target,
+                Box::new(numbered),
+                result,
+            ));
+        });
+    }
+
+    pub(super) fn console_attached(
+        &mut self,
+        key: Key,
+        step: Step,
+        target: Target,
+        numbered: NumberedRelay,
+        result: Result<(), String>,
+    ) {
+        match self.containers.get_mut(&key) {
+            Some(entry) => {
+                entry.host.relays.insert(target.clone(), numbered);
+            }
+            None => numbered.relay.shut(),
+        }
+        self.process_started(key, step, target, result);
+    }
+
+    /// The process runs and its terminal is there, or will never be.
+    pub(super) fn process_started(
+        &mut self,
+        key: Key,
+        step: Step,
+        target: Target,
+        console: Result<(), String>,
+    ) {
+        let Some(host) = self.containers.get_mut(&key).map(|entry| &mut entry.host) else {
+            return self.run_named(key, &step);
+        };
+        let path = host.pid_file(&target);
+        let pid = match pid_file::read(&path) {
+            Ok(pid) => pid,
+            Err(error) => {
+                let refusal = Refusal::unknown(format!("read the pid of {target:?}: {error}"));
+                let failure = RunFailure {
+                    refusal,
+                    container_gone: false,
+                    unclean: true,
+                };
+                self.input(key, Input::Ran(step.clone(), Err(failure)));
+                return self.run_named(key, &step);
+            }
+        };
+        let early = self.ledger.take_early(pid);
+        let pidfd = sys::pidfd::open(pid);
+        let lives = pidfd
+            .as_ref()
+            .is_ok_and(|fd| sys::wait::is_child(fd.as_fd()));
+        if let Err(error) = console {
+            // Nobody would ever see what it does.
+            if let Ok(pidfd) = &pidfd {
+                let _ = sys::pidfd::send_signal(pidfd.as_fd(), libc::SIGKILL);
+            }
+            let refusal = Refusal::unknown(format!("terminal of {target:?}: {error}"));
+            let failure = RunFailure {
+                refusal,
+                container_gone: false,
+                unclean: true,
+            };
+            self.input(key, Input::Ran(step.clone(), Err(failure)));
+            return self.run_named(key, &step);
+        }
+        if target == Target::Init {
+            host.load_cgroup(pid);
+        }
+        if let Ok(pidfd) = pidfd {
+            host.pidfds.insert(target.clone(), pidfd);
+        }
+        self.input(key, Input::Ran(step.clone(), Ok(Some(pid))));
+        // The start is told before the exit, whichever the kernel reported first.
+        self.settle_inbox();
+        match early {
+            // It has come and gone. (If it lives, the early exit was of an older process whose
+            // pid it got.)
+            Some(notice) if !lives => {
+                self.process_exited(key, target, notice.exited_at, notice.status);
+            }
+            _ if lives => self.ledger.own(pid, Owner::Process(key, target)),
+            _ => {
+                log::warn!("process {pid} of {target:?} is gone and its status is unknown");
+                self.process_exited(key, target, std::time::SystemTime::now(), 255);
+            }
+        }
+        self.run_named(key, &step);
+    }
+
+    fn ps_answer(&mut self, key: Key, call: u64, output: &[u8]) {
+        let step = Step::Ps(call);
+        match ps::parse(output) {
+            Ok(pids) => {
+                self.input(key, Input::Ran(step, Ok(None)));
+                self.answer_pids(key, call, pids);
+            }
+            Err(error) => {
+                let refusal = Refusal::unknown(error.to_string());
+                let failure = RunFailure {
+                    refusal,
+                    container_gone: false,
+                    unclean: false,
+                };
+                self.input(key, Input::Ran(step, Err(failure)));
+            }
+        }
+    }
+
+    /// Kills the process group of a run: the runtime and what it started on the way.
+    pub(super) fn kill_run(&mut self, key: Key, step: &Step) {
+        let Some(entry) = self.containers.get(&key) else {
+            return;
+        };
+        let Some(running) = entry.host.runs.get(step) else {
+            return;
+        };
+        log::warn!(
+            "killing the runtime's {step:?} for container {}",
+            entry.host.id
+        );
+        if let Err(error) = sys::pidfd::kill_group(running.child.pid, libc::SIGKILL) {
+            log::debug!("kill group {}: {error}", running.child.pid);
+        }
+    }
+}
+
+/// Whose process a run starts.
+fn process_of(step: &Step) -> Option<Target> {
+    match step {
+        Step::Create | Step::Restore => Some(Target::Init),
+        Step::Exec(id) => Some(Target::Exec(id.clone())),
+        _ => None,
+    }
+}
+
+fn failure(error: &RuntimeError, killed: bool) -> RunFailure {
+    let refusal = if error.not_found {
+        Refusal::not_found(&error.message)
+    } else {
+        Refusal::unknown(&error.message)
+    };
+    let container_gone = error.kind == ErrorKind::NoSuchContainer;
+    RunFailure {
+        refusal,
+        container_gone,
+        unclean: killed,
+    }
+}
+
+impl Host {
+    /// Starts the runtime for `run`; its pid comes back, its outcome with its exit.
+    fn spawn(&mut self, run: &Run) -> Result<i32, RunFailure> {
+        let step = run.step();
+        let unspawned = |refusal| RunFailure {
+            refusal,
+            container_gone: false,
+            unclean: true,
+        };
+        let call = self.call(run).map_err(|error| {
+            unspawned(Refusal::unknown(format!(
+                "prepare the runtime's {step:?}: {error}"
+            )))
+        })?;
+        let stdio = match process_of(&step) {
+            Some(target) => {
+                pid_file::remove(&self.pid_file(&target)).map_err(|error| {
+                    unspawned(Refusal::unknown(format!("remove an old pid file: {error}")))
+                })?;
+                self.child_stdio(&target)
+            }
+            None => ContainerStdio::Collected,
+        };
+        let running = call
+            .start(&self.environment, &self.bundle, stdio)
+            .map_err(|error| RunFailure {
+                unclean: false,
+                ..failure(&error, false)
+            })?;
+        let pid = running.child.pid;
+        self.runs.insert(step, running);
+        Ok(pid)
+    }
+
+    /// The process's ends of its streams; the terminal's process gets none from us.
+    fn child_stdio(&mut self, target: &Target) -> ContainerStdio {
+        let Some(ends) = self.ends.get_mut(target) else {
+            return ContainerStdio::Collected;
+        };
+        if ends.console.is_some() {
+            return ContainerStdio::Collected;
+        }
+        let child = std::mem::take(&mut ends.child);
+        let fd = |end: Stdio| match end {
+            Stdio::Fd(fd) => Some(fd),
+            Stdio::Null => None,
+        };
+        ContainerStdio::Process {
+            stdin: fd(child.stdin),
+            stdout: fd(child.stdout),
+            stderr: fd(child.stderr),
+        }
+    }
+
+    fn call(&self, run: &Run) -> std::io::Result<crate::runc::Call> {
+        let id = self.id.as_str();
+        let console = |target: &Target| {
+            let ends = self.ends.get(target);
+            ends.and_then(|ends| ends.console.as_ref())
+                .map(|console| console.path().to_owned())
+        };
+        Ok(match run {
+            Run::Create => self.runtime.create(&CreateArgs {
+                id,
+                bundle: &self.bundle,
+                pid_file: &self.pid_file(&Target::Init),
+                console_socket: console(&Target::Init).as_deref(),
+                no_pivot_root: self.options.no_pivot_root,
+                no_new_keyring: self.options.no_new_keyring,
+            }),
+            Run::Restore => self.runtime.restore(&RestoreArgs {
+                id,
+                bundle: &self.bundle,
+                image_path: Path::new(&self.checkpoint),
+                work_path: &self.criu_work_path(&self.options.criu_work_path),
+                parent_path: some_path(&self.parent_checkpoint),
+                pid_file: &self.pid_file(&Target::Init),
+                console_socket: console(&Target::Init).as_deref(),
+                no_pivot_root: self.options.no_pivot_root,
+            }),
+            Run::Exec(exec) => self.runtime.exec(&ExecArgs {
+                id,
+                process: self.specs.get(exec).map_or(&[], Vec::as_slice),
+                pid_file: &self.pid_file(&Target::Exec(exec.clone())),
+                console_socket: console(&Target::Exec(exec.clone())).as_deref(),
+            })?,
+            Run::Start => self.runtime.start(id),
+            Run::Pause => self.runtime.pause(id),
+            Run::Resume | Run::Thaw => self.runtime.resume(id),
+            Run::Kill { signal, all, .. } => {
+                self.runtime
+                    .kill(id, u32::try_from(*signal).unwrap_or_default(), *all)
+            }
+            Run::KillRest => self.runtime.kill(id, 9, true),
+            Run::Update(resources) => self.runtime.update(id, resources)?,
+            Run::Checkpoint(request) => self.runtime.checkpoint(&CheckpointArgs {
+                id,
+                image_path: Path::new(&request.path),
+                work_path: &self.criu_work_path(&request.options.work_path),
+                parent_path: None,
+                leave_running: !request.options.exit,
+                open_tcp: request.options.open_tcp,
+                external_unix_sockets: request.options.external_unix_sockets,
+                terminal: request.options.terminal,
+                file_locks: request.options.file_locks,
+                empty_namespaces: &request.options.empty_namespaces,
+            }),
+            Run::Delete { force } => self.runtime.delete(id, *force),
+            Run::Ps { .. } => self.runtime.ps(id),
+        })
+    }
+
+    /// criu's work folder: the one asked for, or `work/criu-work` in the bundle.
+    fn criu_work_path(&self, asked: &str) -> PathBuf {
+        some_path(asked).map_or_else(|| self.bundle.join("criu-work"), Path::to_owned)
+    }
+}
+
+fn some_path(path: &str) -> Option<&Path> {
+    Some(path).filter(|path| !path.is_empty()).map(Path::new)
+}
