@@ -217,10 +217,10 @@ impl Supervisor {
     fn let_linger(&mut self, numbered: NumberedRelay) {
         let NumberedRelay { number, mut relay } = numbered;
         self.relay_owners.remove(&number);
-        if relay.is_drained() || relay.readers_gone() {
+        if relay.is_drained() {
             relay.shut();
         } else {
-            relay.linger();
+            relay.release_readers();
             self.lingering.insert(number, relay);
         }
     }

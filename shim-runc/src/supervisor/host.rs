@@ -130,8 +130,8 @@ impl Host {
             runtime_dir: self
                 .environment
                 .iter()
-                .find(|(name, _)| name == "XDG_RUNTIME_DIR")
-                .map(|(_, value)| PathBuf::from(value)),
+                .find(|(name, value)| name == "XDG_RUNTIME_DIR" && !value.is_empty())
+                .map_or_else(|| PathBuf::from("/run"), |(_, value)| PathBuf::from(value)),
         }
     }
 
@@ -167,6 +167,14 @@ impl Host {
         let grown = kills > self.ooms;
         self.ooms = self.ooms.max(kills);
         grown
+    }
+
+    /// The process is dead: nobody can signal it any more, and its input ends.
+    pub(super) fn process_exited(&mut self, target: &Target) {
+        self.pidfds.remove(target);
+        if let Some(numbered) = self.relays.get_mut(target) {
+            numbered.relay.process_exited();
+        }
     }
 
     /// Sends a signal to a process of ours; NotFound when it has ended.

@@ -22,7 +22,7 @@ use std::time::{Duration, SystemTime};
 use shim_common::publisher::Publisher;
 use shim_common::reaper::{ExitNotice, Notice, Reaper};
 use shim_common::server::Server;
-use shim_common::stdio::{Opened, Relay, StdioError};
+use shim_common::stdio::{Master, Opened, Relay, StdioError};
 use task_api::status::Refusal;
 use tokio::sync::{mpsc, oneshot};
 
@@ -33,7 +33,7 @@ use crate::flavor::Flavor;
 use crate::manager::ServeArgs;
 use crate::process::not_created;
 use crate::service::{Answer, CreateRequest, Request, Service};
-use host::{Environment, Host, NumberedRelay};
+use host::{Environment, Host};
 use ledger::{Ledger, Owner};
 
 /// A shim that nobody needs ends itself after this long (DESIGN rule 11).
@@ -56,7 +56,7 @@ pub(crate) enum Message {
     /// The stdio of a process is open.
     StdioOpened(Key, Target, Result<Box<Opened>, StdioError>),
     /// The terminal of a process has arrived, or will never.
-    Console(Key, Step, Target, Box<NumberedRelay>, Result<(), String>),
+    Console(Key, Step, Target, Result<Master, String>),
     /// A helper answers a call.
     Answered(CallId, Result<Answer, Refusal>),
     /// The relay of this number has delivered everything.
@@ -210,8 +210,8 @@ impl Supervisor {
             }
             Message::Input(key, input) => self.input(key, input),
             Message::StdioOpened(key, target, result) => self.stdio_opened(key, target, result),
-            Message::Console(key, step, target, numbered, result) => {
-                self.console_attached(key, step, target, *numbered, result);
+            Message::Console(key, step, target, result) => {
+                self.console_received(key, step, target, result);
             }
             Message::Answered(call, result) => self.answer(call, result),
             Message::Drained(number) => self.drained(number),
@@ -351,7 +351,7 @@ impl Supervisor {
     /// kills, so the counter is read once more here (DESIGN rule 10).
     fn process_exited(&mut self, key: Key, target: Target, at: SystemTime, status: u32) {
         if let Some(entry) = self.containers.get_mut(&key) {
-            entry.host.pidfds.remove(&target);
+            entry.host.process_exited(&target);
             if entry.host.new_ooms() {
                 self.input(key, Input::Oom);
             }

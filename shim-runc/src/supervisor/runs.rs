@@ -4,10 +4,11 @@
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
+use shim_common::stdio::Master;
 use sys::spawn::Stdio;
 use task_api::status::Refusal;
 
-use super::host::{Host, NumberedRelay};
+use super::host::Host;
 use super::ledger::{Owner, names_a_pid};
 use super::{Key, Message, Supervisor};
 use crate::container::{Exit, Input, Run, RunFailure, Step, Target};
@@ -71,47 +72,42 @@ impl Supervisor {
     /// A process was started. Its terminal, if it has one, lies in the console socket's queue
     /// since before the runtime ended: take it over first.
     fn take_up(&mut self, key: Key, step: Step, target: Target) {
-        let Some(host) = self.containers.get_mut(&key).map(|entry| &mut entry.host) else {
-            return self.run_named(key, &step);
-        };
-        let console = host.ends.remove(&target).and_then(|ends| ends.console);
-        let Some(console) = console else {
+        let ends = self
+            .containers
+            .get_mut(&key)
+            .and_then(|entry| entry.host.ends.remove(&target));
+        let Some(console) = ends.and_then(|ends| ends.console) else {
             return self.process_started(key, step, target, Ok(()));
-        };
-        let Some(mut numbered) = host.relays.remove(&target) else {
-            return self.process_started(key, step, target, Err("no relay".to_owned()));
         };
         let sender = self.sender.clone();
         tokio::task::spawn_local(async move {
-            let arrival = numbered.relay.attach_console(console);
-            let result = match tokio::time::timeout(CONSOLE_LIMIT, arrival).await {
+            let result = match tokio::time::timeout(CONSOLE_LIMIT, console.receive()).await {
                 Ok(result) => result.map_err(|error| error.to_string()),
                 Err(_) => Err("the runtime handed over no terminal".to_owned()),
             };
-            let _ = sender.send(Message::Console(
-                key,
-                step,
-                target,
-                Box::new(numbered),
-                result,
-            ));
+            let _ = sender.send(Message::Console(key, step, target, result));
         });
     }
 
-    pub(super) fn console_attached(
+    /// The terminal has come, or will not.
+    pub(super) fn console_received(
         &mut self,
         key: Key,
         step: Step,
         target: Target,
-        numbered: NumberedRelay,
-        result: Result<(), String>,
+        result: Result<Master, String>,
     ) {
-        match self.containers.get_mut(&key) {
-            Some(entry) => {
-                entry.host.relays.insert(target.clone(), numbered);
-            }
-            None => numbered.relay.shut(),
-        }
+        let relay = self
+            .containers
+            .get_mut(&key)
+            .and_then(|entry| entry.host.relays.get_mut(&target));
+        let result = match (result, relay) {
+            (Ok(master), Some(numbered)) => numbered
+                .relay
+                .attach(master)
+                .map_err(|error| error.to_string()),
+            (result, _) => result.map(drop),
+        };
         self.process_started(key, step, target, result);
     }
 
