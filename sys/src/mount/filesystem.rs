@@ -117,22 +117,20 @@ pub(super) fn too_long() -> Failure {
 }
 
 /// Why the kernel refused a mount, in its own words: mount(2) has none, but a file system context
-/// made of the same options keeps a log. Nothing is attached.
+/// made of the same options keeps a log. Where that is empty, the option it refused is named.
+/// Nothing is attached.
 fn explain(source: &Path, fstype: &str, options: &Options) -> Option<String> {
     if !EXPLAINED.contains(&fstype) {
         return None;
     }
     let context = Context::open(fstype).ok()?;
-    let configured = context
-        .set_string("source", source.to_str()?)
-        .and_then(|()| {
-            if options.is_read_only() {
-                context.set_flag("ro")?;
-            }
-            overlay::configure(&context, &options.data)
-        });
-    if configured.is_ok() {
+    let _ = context.set_string("source", source.to_str()?);
+    if options.is_read_only() {
+        let _ = context.set_flag("ro");
+    }
+    let refused = overlay::configure(&context, &options.data).err();
+    if refused.is_none() {
         let _ = context.create();
     }
-    context.messages()
+    context.messages().or(refused)
 }

@@ -71,13 +71,7 @@ impl LoopDevice {
         direct_io: bool,
         modern: bool,
     ) -> io::Result<Self> {
-        let naming =
-            |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", file.display()));
-        let backing = OpenOptions::new()
-            .read(true)
-            .write(!read_only)
-            .open(file)
-            .map_err(naming)?;
+        let backing = OpenOptions::new().read(true).write(!read_only).open(file)?;
         let control = OpenOptions::new()
             .read(true)
             .write(true)

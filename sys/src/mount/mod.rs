@@ -66,7 +66,7 @@ pub fn mount_all(mounts: &[Mount], rootfs: &Path) -> Result<(), MountError> {
             Err(Failure {
                 step,
                 error,
-                kernel,
+                detail,
             }) => {
                 while let Some(mounted) = done.pop() {
                     take_back(&mounted);

@@ -152,12 +152,19 @@ pub(super) fn by_context(
     Ok(detached)
 }
 
-/// Passes options as mount(2) has them in its data to a context.
-pub(super) fn configure(context: &Context, data: &[String]) -> io::Result<()> {
+/// Passes options as mount(2) has them in its data to a context. The error is a sentence about
+/// the option that was refused.
+pub(super) fn configure(context: &Context, data: &[String]) -> Result<(), String> {
     for option in data {
         match option.strip_prefix("lowerdir=") {
-            Some(layers) => set_layers(context, &parse_layers(layers))?,
-            None => set_option(context, option)?,
+            Some(layers) => {
+                for layer in parse_layers(layers) {
+                    set_path(context, layer.key(), &layer.escaped)
+                        .map_err(|error| format!("lower layer {:?}: {error}", layer.path()))?;
+                }
+            }
+            None => set_option(context, option)
+                .map_err(|error| format!("option {option:?}: {error}"))?,
         }
     }
     Ok(())

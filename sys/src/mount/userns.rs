@@ -19,9 +19,7 @@ pub(super) fn with_mapping(mapping: &IdMapping) -> io::Result<OwnedFd> {
     // The descriptor keeps the namespace alive when the holder is gone. The pid cannot have been
     // reused: nobody but us collects the holder, which stays a zombie until then.
     let path = format!("/proc/{}/ns/user", holder.pid);
-    Ok(fs::File::open(&path)
-        .map_err(|error| naming(&path, &error))?
-        .into())
+    Ok(fs::File::open(path)?.into())
 }
 
 fn write_map(holder: &Holder, file: &str, ranges: &[IdRange]) -> io::Result<()> {
