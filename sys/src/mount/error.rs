@@ -143,9 +143,18 @@ impl Failure {
         Self::new(step, io::Error::new(io::ErrorKind::InvalidInput, why))
     }
 
-    pub(super) fn with_detail(mut self, text: Option<String>) -> Self {
-        self.detail = text.unwrap_or_default();
+    pub(super) fn with_detail(mut self, detail: String) -> Self {
+        self.detail = detail;
         self
+    }
+
+    /// Keeps its own detail and takes `detail` only for want of one.
+    pub(super) fn or_detail(self, detail: String) -> Self {
+        if self.detail.is_empty() {
+            self.with_detail(detail)
+        } else {
+            self
+        }
     }
 
     pub(super) fn errno(&self) -> Option<i32> {

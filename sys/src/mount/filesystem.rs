@@ -48,7 +48,7 @@ pub(super) fn mount_on(
         Some(data.as_str()),
     )
     .at(Step::Mount)
-    .map_err(|failure| failure.with_detail(explain(source, fstype, options)))?;
+    .map_err(|failure| failure.with_detail(explain(source, fstype, options).unwrap_or_default()))?;
     place.mounted().at(Step::Target)
 }
 
@@ -128,9 +128,12 @@ fn explain(source: &Path, fstype: &str, options: &Options) -> Option<String> {
     if options.is_read_only() {
         let _ = context.set_flag("ro");
     }
-    let refused = overlay::configure(&context, &options.data).err();
+    let data = options.data.iter().map(String::as_str);
+    let refused = overlay::configure(&context, data).err();
     if refused.is_none() {
         let _ = context.create();
     }
-    context.messages().or(refused)
+    context
+        .messages()
+        .or_else(|| refused.map(|refusal| refusal.what))
 }

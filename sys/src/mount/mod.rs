@@ -14,6 +14,7 @@ mod at;
 mod bind;
 mod error;
 mod filesystem;
+mod layers;
 mod loopdev;
 mod mountinfo;
 mod options;

@@ -20,33 +20,11 @@ use super::api::{self, Context, STRING_LIMIT};
 use super::at::{Place, fd_path};
 use super::error::{At, Failure, Step};
 use super::filesystem::{self, fits_a_page, too_long};
+use super::layers::{Layer, common_folder, join_layers, parse_layers, split, unescape};
 use super::options::Options;
 
 /// Room for one mount(2) and the paths it takes.
 const THREAD_STACK: usize = 128 * 1024;
-
-/// A lower layer as the `lowerdir=` option names it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Layer {
-    /// With the backslashes that escape a colon or comma in the option.
-    escaped: String,
-    /// After a double colon: holds file data only, no names.
-    data_only: bool,
-}
-
-impl Layer {
-    fn key(&self) -> &'static str {
-        if self.data_only {
-            "datadir+"
-        } else {
-            "lowerdir+"
-        }
-    }
-
-    fn path(&self) -> PathBuf {
-        PathBuf::from(unescape(&self.escaped))
-    }
-}
 
 /// Mounts an overlay whose layers are as they are on disk.
 pub(super) fn mount_on(
@@ -58,10 +36,20 @@ pub(super) fn mount_on(
         return filesystem::mount_on(source, "overlay", place, options);
     }
     match by_context(source, place, options, None) {
-        // Refused before the superblock was made: the kernel has no such calls or options.
-        Err(failure) if failure.step == Step::Context => by_common_folder(source, place, options),
+        Err(failure) if failure.step == Step::Context && is_unsupported(&failure) => {
+            by_common_folder(source, place, options).map_err(|last| last.or_detail(failure.detail))
+        }
         other => other,
     }
+}
+
+/// What a kernel says that lacks the calls or the options, or cannot take a layer in the form
+/// given. Any other errno speaks of the layers themselves, and mount(2) would say it again.
+fn is_unsupported(failure: &Failure) -> bool {
+    matches!(
+        failure.errno(),
+        Some(libc::ENOSYS | libc::EPERM | libc::EINVAL | libc::EBADF | libc::EOPNOTSUPP)
+    )
 }
 
 /// Mounts an overlay whose lower layers appear with owners mapped by `userns`. The upper layer
@@ -74,9 +62,12 @@ pub(super) fn mount_mapped(
 ) -> Result<OwnedFd, Failure> {
     let trees = mapped_layers(options, userns)?;
     match by_context(source, place, options, Some(&trees)) {
-        Err(failure) if failure.step == Step::Context || failure.errno() == Some(libc::EINVAL) => {
+        // Detached layers may be refused as late as at the making of the superblock.
+        Err(failure)
+            if matches!(failure.step, Step::Context | Step::Mount) && is_unsupported(&failure) =>
+        {
             by_temporary_tree(source, place, options, &trees)
-                .map_err(|last| last.with_detail(Some(failure.detail)))
+                .map_err(|last| last.or_detail(failure.detail))
         }
         other => other,
     }
@@ -117,7 +108,7 @@ pub(super) fn by_context(
 ) -> Result<OwnedFd, Failure> {
     let (others, layers) = split(options).ok_or_else(too_long)?;
     let context = Context::open("overlay").at(Step::Context)?;
-    let refused = |failure: Failure| failure.with_detail(context.messages());
+    let refused = |failure: Failure| failure.with_detail(context.messages().unwrap_or_default());
     let configured = (|| {
         context.set_string("source", &source.to_string_lossy())?;
         for (flag, name) in [
@@ -130,19 +121,18 @@ pub(super) fn by_context(
                 context.set_flag(name)?;
             }
         }
-        match trees {
-            Some(trees) => {
-                for (layer, tree) in layers.iter().zip(trees) {
-                    context.set_fd(layer.key(), tree.as_fd())?;
-                }
-            }
-            None => set_layers(&context, &layers)?,
+        for (layer, tree) in layers.iter().zip(trees.unwrap_or_default()) {
+            context.set_fd(layer.key(), tree.as_fd())?;
         }
-        others
-            .iter()
-            .try_for_each(|option| set_option(&context, option))
+        Ok::<_, io::Error>(())
     })();
     configured.at(Step::Context).map_err(refused)?;
+    let data = options.data.iter().map(String::as_str);
+    let data = data.filter(|option| trees.is_none() || others.contains(option));
+    configure(&context, data).map_err(|refusal| {
+        let said = context.messages().unwrap_or(refusal.what);
+        Failure::new(Step::Context, refusal.error).with_detail(said)
+    })?;
     context.create().at(Step::Mount).map_err(refused)?;
     let detached = context
         .mount(options.flags)
@@ -152,28 +142,34 @@ pub(super) fn by_context(
     Ok(detached)
 }
 
-/// Passes options as mount(2) has them in its data to a context. The error is a sentence about
-/// the option that was refused.
-pub(super) fn configure(context: &Context, data: &[String]) -> Result<(), String> {
+/// An option that a context did not take.
+pub(super) struct Refusal {
+    /// Names the option or layer.
+    pub(super) what: String,
+    error: io::Error,
+}
+
+/// Passes options as mount(2) has them in its data to a context, layers one by one.
+pub(super) fn configure<'a>(
+    context: &Context,
+    data: impl Iterator<Item = &'a str>,
+) -> Result<(), Refusal> {
     for option in data {
-        match option.strip_prefix("lowerdir=") {
-            Some(layers) => {
-                for layer in parse_layers(layers) {
-                    set_path(context, layer.key(), &layer.escaped)
-                        .map_err(|error| format!("lower layer {:?}: {error}", layer.path()))?;
-                }
+        if let Some(layers) = option.strip_prefix("lowerdir=") {
+            for layer in parse_layers(layers) {
+                set_path(context, layer.key(), &layer.escaped).map_err(|error| {
+                    let what = format!("lower layer {:?}: {error}", layer.path());
+                    Refusal { what, error }
+                })?;
             }
-            None => set_option(context, option)
-                .map_err(|error| format!("option {option:?}: {error}"))?,
+        } else {
+            set_option(context, option).map_err(|error| {
+                let what = format!("option {option:?}: {error}");
+                Refusal { what, error }
+            })?;
         }
     }
     Ok(())
-}
-
-fn set_layers(context: &Context, layers: &[Layer]) -> io::Result<()> {
-    layers
-        .iter()
-        .try_for_each(|layer| set_path(context, layer.key(), &layer.escaped))
 }
 
 fn set_option(context: &Context, option: &str) -> io::Result<()> {
@@ -344,95 +340,6 @@ impl Drop for TemporaryTree {
         // Never recursive: should anything still be mounted here, its files are not ours.
         let _ = fs::remove_dir(&self.path);
     }
-}
-
-/// The options without `lowerdir=`, and its layers; `None` unless there is exactly one.
-fn split(options: &Options) -> Option<(Vec<&str>, Vec<Layer>)> {
-    let (lower, others): (Vec<&str>, Vec<&str>) = options
-        .data
-        .iter()
-        .map(String::as_str)
-        .partition(|option| option.starts_with("lowerdir="));
-    let [lower] = lower.as_slice() else {
-        return None;
-    };
-    Some((others, parse_layers(lower.strip_prefix("lowerdir=")?)))
-}
-
-/// Splits at the colons that no backslash escapes; an empty piece makes the next data-only.
-fn parse_layers(text: &str) -> Vec<Layer> {
-    let mut layers = Vec::new();
-    let (mut escaped, mut data_only) = (String::new(), false);
-    let mut characters = text.chars();
-    loop {
-        match characters.next() {
-            Some('\\') => {
-                escaped.push('\\');
-                escaped.extend(characters.next());
-            }
-            Some(':') if escaped.is_empty() => data_only = true,
-            Some(':') => {
-                layers.push(Layer {
-                    escaped: std::mem::take(&mut escaped),
-                    data_only,
-                });
-                data_only = false;
-            }
-            Some(other) => escaped.push(other),
-            None => {
-                if !escaped.is_empty() {
-                    layers.push(Layer { escaped, data_only });
-                }
-                return layers;
-            }
-        }
-    }
-}
-
-fn join_layers(layers: &[Layer]) -> String {
-    let mut text = String::new();
-    for layer in layers {
-        if !text.is_empty() {
-            text.push_str(if layer.data_only { "::" } else { ":" });
-        }
-        text.push_str(&layer.escaped);
-    }
-    text
-}
-
-fn unescape(text: &str) -> String {
-    let mut plain = String::with_capacity(text.len());
-    let mut characters = text.chars();
-    while let Some(character) = characters.next() {
-        plain.push(if character == '\\' {
-            characters.next().unwrap_or('\\')
-        } else {
-            character
-        });
-    }
-    plain
-}
-
-/// The longest folder, with its closing slash, that all layers are in; escaped like them. `None`
-/// when that is the root or nothing: naming layers from there saves nothing.
-fn common_folder(layers: &[Layer]) -> Option<String> {
-    let (first, rest) = layers.split_first()?;
-    let mut common = first.escaped.rfind('/')? + 1;
-    for layer in rest {
-        let same = first.escaped[..common]
-            .bytes()
-            .zip(layer.escaped.bytes())
-            .take_while(|(ours, theirs)| ours == theirs)
-            .count();
-        common = first.escaped.as_bytes()[..same]
-            .iter()
-            .rposition(|byte| *byte == b'/')?
-            + 1;
-    }
-    let usable = first.escaped.starts_with('/')
-        && common > 1
-        && layers.iter().all(|layer| layer.escaped.len() > common);
-    usable.then(|| first.escaped[..common].to_owned())
 }
 
 fn is_relative_path_option(option: &str) -> bool {

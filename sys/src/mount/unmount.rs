@@ -53,6 +53,14 @@ pub fn unmount_recursive(path: &Path) -> Result<(), MountError> {
     let Some(base) = canonical(path).map_err(fail(Step::Target))? else {
         return Ok(());
     };
+    if base.parent().is_none() {
+        // Nobody means this; an empty or wrong path of a bundle may come to it.
+        let why = "refusing to unmount everything from the root on";
+        return Err(fail(Step::Target)(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            why,
+        )));
+    }
     let mut patience = Patience { until: None };
     loop {
         let mounts = mountinfo::below(&base).map_err(fail(Step::MountTable))?;
@@ -131,7 +139,7 @@ fn unmount(base: &Path, path: &Path, patience: &mut Patience) -> nix::Result<()>
     }
 }
 
-fn detach(base: &Path, path: &Path) -> nix::Result<()> {
+pub(super) fn detach(base: &Path, path: &Path) -> nix::Result<()> {
     unmount_at(base, path, MntFlags::MNT_DETACH)
 }
 
@@ -141,8 +149,7 @@ fn unmount_at(base: &Path, path: &Path, flags: MntFlags) -> nix::Result<()> {
     let flags = flags | MntFlags::UMOUNT_NOFOLLOW;
     let (Some(top), Some(folder), Some(name)) = (base.parent(), path.parent(), path.file_name())
     else {
-        // The root of the namespace.
-        return umount2(path, flags);
+        return Err(Errno::EINVAL);
     };
     let way = folder.strip_prefix(top).map_err(|_| Errno::EINVAL)?;
     let folder = at::walk(at::open_folder(top)?, way)?;
@@ -154,6 +161,9 @@ fn unmount_at(base: &Path, path: &Path, flags: MntFlags) -> nix::Result<()> {
 /// is not ours to follow.
 fn canonical(path: &Path) -> io::Result<Option<PathBuf>> {
     let path: PathBuf = path.components().collect();
+    if path.as_os_str().is_empty() {
+        return Ok(None);
+    }
     let Some(name) = path.file_name() else {
         return path.canonicalize().map(Some);
     };
