@@ -184,3 +184,29 @@ fn canonical(path: &Path) -> io::Result<Option<PathBuf>> {
         Err(error) => Err(error),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn innermost_goes_by_parents_whatever_the_order_of_ids_and_lines() {
+        let entry = |id, parent, path: &str| Entry {
+            id,
+            parent,
+            path: PathBuf::from(path),
+        };
+        // 10 was made detached before 20 and attached to it; 30 is stacked on 10.
+        let table = [
+            entry(10, 20, "/r/a"),
+            entry(30, 10, "/r/a"),
+            entry(20, 1, "/r"),
+        ];
+        for rotation in 0..3 {
+            let mut table = table.to_vec();
+            table.rotate_left(rotation);
+            let found: Vec<_> = innermost(&table).iter().map(|mount| mount.id).collect();
+            assert_eq!(found, [30]);
+        }
+    }
+}

@@ -60,11 +60,17 @@ impl Holder {
             Some(&SigSet::all()),
             Some(&mut before),
         )?;
+        // The order of clone's arguments is the architecture's own.
+        let (first, second) = if cfg!(target_arch = "s390x") {
+            (0, flags)
+        } else {
+            (flags, 0)
+        };
         // SAFETY: without CLONE_VM and with a null stack this is fork(2): the child gets a copy of
-        // the memory and returns on a copy of the stack. All the arguments past the flags are
-        // null or unused without their flags, on every architecture's argument order.
+        // the memory and returns on a copy of the stack. The remaining arguments are unused
+        // without their flags.
         let result =
-            unsafe { libc::syscall(libc::SYS_clone, flags, 0_usize, 0_usize, 0_usize, 0_usize) };
+            unsafe { libc::syscall(libc::SYS_clone, first, second, 0_usize, 0_usize, 0_usize) };
         if result == 0 {
             hold(parent);
         }

@@ -29,7 +29,7 @@ fn two_hundred_long_layers_mount_on_new_and_old_kernels() {
     lower.push(text(&odd).replace(':', "\\:"));
     let words = overlay_words(&bed, &lower);
     assert!(words.join(",").len() > 16 * 1024);
-    let cwd = fs::read_link("/proc/self/cwd").unwrap();
+    let cwd = fs::read_link("/proc/thread-self/cwd").unwrap();
 
     let list = [Mount {
         kind: "overlay".into(),
@@ -42,6 +42,12 @@ fn two_hundred_long_layers_mount_on_new_and_old_kernels() {
         assert!(bed.rootfs().join(format!("only-in-{index}")).exists());
     }
     assert_eq!(bed.mounted().len(), 1);
+    unmount_recursive(&bed.rootfs()).unwrap();
+    let words = Options::parse(&list[0].options).unwrap();
+    let place = Place::open(&bed.rootfs(), "").unwrap();
+    let mounted = overlay::by_context(Path::new("overlay"), &place, &words, None).unwrap();
+    assert_eq!(read(bed.rootfs().join("name")), "upper");
+    drop((mounted, place));
     unmount_recursive(&bed.rootfs()).unwrap();
 
     let lower = layers(&bed, &"c".repeat(200), 200);
@@ -65,7 +71,7 @@ fn two_hundred_long_layers_mount_on_new_and_old_kernels() {
         unmount_recursive(&bed.rootfs()).unwrap();
         assert_eq!(bed.mounted().len(), 0);
     }
-    assert_eq!(fs::read_link("/proc/self/cwd").unwrap(), cwd);
+    assert_eq!(fs::read_link("/proc/thread-self/cwd").unwrap(), cwd);
 }
 
 #[test]
@@ -75,4 +81,20 @@ fn layers_with_nothing_in_common_and_too_long_are_an_error_without_the_new_calls
     let place = Place::open(&bed.rootfs(), "").unwrap();
     let failure = overlay::by_common_folder(Path::new("o"), &place, &words).unwrap_err();
     assert_eq!(failure.errno(), Some(libc::E2BIG));
+}
+
+#[test]
+fn a_missing_layer_of_many_is_named() {
+    let bed = Bed::new();
+    let mut lower = layers(&bed, &"c".repeat(200), 30);
+    lower.push(text(&bed.path("gone")));
+    let list = [Mount {
+        kind: "overlay".into(),
+        source: "overlay".into(),
+        options: overlay_words(&bed, &lower),
+        ..Mount::default()
+    }];
+    let error = mount_all(&list, &bed.rootfs()).unwrap_err();
+    assert_eq!(error.errno(), Some(libc::ENOENT));
+    assert!(error.detail.contains(&text(&bed.path("gone"))), "{error}");
 }
