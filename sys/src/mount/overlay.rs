@@ -36,7 +36,7 @@ pub(super) fn mount_on(
         return filesystem::mount_on(source, "overlay", place, options);
     }
     match by_context(source, place, options, None) {
-        Err(failure) if failure.step == Step::Context && is_unsupported(&failure) => {
+        Err(failure) if is_unsupported(&failure) => {
             by_common_folder(source, place, options).map_err(|last| last.or_detail(failure.detail))
         }
         other => other,
@@ -44,12 +44,15 @@ pub(super) fn mount_on(
 }
 
 /// What a kernel says that lacks the calls or the options, or cannot take a layer in the form
-/// given. Any other errno speaks of the layers themselves, and mount(2) would say it again.
+/// given: at once, or, like overlays before 6.5, which read their options late, and those before
+/// 6.15, which want attached layers, only when the superblock is made. Any other errno speaks of
+/// the layers themselves, and mount(2) would say it again.
 fn is_unsupported(failure: &Failure) -> bool {
-    matches!(
-        failure.errno(),
-        Some(libc::ENOSYS | libc::EPERM | libc::EINVAL | libc::EBADF | libc::EOPNOTSUPP)
-    )
+    matches!(failure.step, Step::Context | Step::Mount)
+        && matches!(
+            failure.errno(),
+            Some(libc::ENOSYS | libc::EPERM | libc::EINVAL | libc::EBADF | libc::EOPNOTSUPP)
+        )
 }
 
 /// Mounts an overlay whose lower layers appear with owners mapped by `userns`. The upper layer
@@ -62,10 +65,7 @@ pub(super) fn mount_mapped(
 ) -> Result<OwnedFd, Failure> {
     let trees = mapped_layers(options, userns)?;
     match by_context(source, place, options, Some(&trees)) {
-        // Detached layers may be refused as late as at the making of the superblock.
-        Err(failure)
-            if matches!(failure.step, Step::Context | Step::Mount) && is_unsupported(&failure) =>
-        {
+        Err(failure) if is_unsupported(&failure) => {
             by_temporary_tree(source, place, options, &trees)
                 .map_err(|last| last.or_detail(failure.detail))
         }
@@ -146,7 +146,7 @@ pub(super) fn by_context(
 pub(super) struct Refusal {
     /// Names the option or layer.
     pub(super) what: String,
-    error: io::Error,
+    pub(super) error: io::Error,
 }
 
 /// Passes options as mount(2) has them in its data to a context, layers one by one.
