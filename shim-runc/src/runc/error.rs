@@ -11,6 +11,7 @@ use std::io;
 use std::path::Path;
 
 use serde::Deserialize;
+use sys::spawn::{SpawnError, Step};
 
 use super::command::Operation;
 
@@ -134,18 +135,35 @@ impl RuntimeError {
                 if let (true, LogText::Error(text)) = (output.is_empty(), &log) {
                     exit = format!("{exit}: {text}");
                 }
-                Self { operation: op, kind, not_found: false, message: exit }
+                Self {
+                    operation: op,
+                    kind,
+                    not_found: false,
+                    message: exit,
+                }
             }
-            _ => Self { operation: op, kind, not_found: false, message: log.worded(op, &exit) },
+            _ => Self {
+                operation: op,
+                kind,
+                not_found: false,
+                message: log.worded(op, &exit),
+            },
         }
     }
 
     /// The failure to start the runtime at all, `program` being its name or path.
     pub fn from_spawn(op: Operation, program: &str, error: &io::Error) -> Self {
-        let text = if error.kind() == io::ErrorKind::NotFound && !program.contains('/') {
-            format!("exec: {program:?}: executable file not found in $PATH")
-        } else {
-            format!("fork/exec {program}: {}", errno_text(error))
+        let inner = error.get_ref();
+        let text = match inner.and_then(|e| e.downcast_ref::<SpawnError>()) {
+            Some(SpawnError {
+                step: Step::Exec(_),
+                source,
+            }) => {
+                format!("fork/exec {program}: {}", errno_text(source))
+            }
+            // The search in PATH words its own failure; so do a lost working directory and others.
+            _ if inner.is_some() => errno_text(error),
+            _ => format!("{program}: {}", errno_text(error)),
         };
         let message = match op {
             Operation::Kill => format!("unknown error after kill: {text}"),
@@ -153,7 +171,12 @@ impl RuntimeError {
             _ => LogText::Unreadable("the runtime was not started".to_owned()).worded(op, &text),
         };
         // The host has no runtime; that says nothing about the container's program.
-        Self { operation: op, kind: ErrorKind::Other, not_found: false, message }
+        Self {
+            operation: op,
+            kind: ErrorKind::Other,
+            not_found: false,
+            message,
+        }
     }
 
     /// Kill's own wording: what is gone already is `NotFound`, which clients take as success.
@@ -164,7 +187,12 @@ impl RuntimeError {
             _ if exit.ends_with(said) => (false, format!("unknown error after kill: {exit}")),
             _ => (false, format!("unknown error after kill: {exit}: {said}")),
         };
-        Self { operation: Operation::Kill, kind, not_found, message }
+        Self {
+            operation: Operation::Kill,
+            kind,
+            not_found,
+            message,
+        }
     }
 
     /// The failure of a checkpoint, pointing to the copy of criu's log at `dump_log`: the first
@@ -210,11 +238,18 @@ impl LogText {
     /// count only when there is no error beside them.
     fn read(log: &[u8]) -> Self {
         let (mut error, mut fatal, mut bad, mut entries) = (None, None, None, 0);
-        for line in log.split(|b| *b == b'\n').filter(|l| !l.trim_ascii().is_empty()) {
+        for line in log
+            .split(|b| *b == b'\n')
+            .filter(|l| !l.trim_ascii().is_empty())
+        {
             match serde_json::from_slice::<Entry>(line) {
                 Ok(entry) => {
                     entries += 1;
-                    let text = if entry.msg.is_empty() { entry.fields.message } else { entry.msg };
+                    let text = if entry.msg.is_empty() {
+                        entry.fields.message
+                    } else {
+                        entry.msg
+                    };
                     let text = Some(text.trim().to_owned()).filter(|t| !t.is_empty());
                     match entry.level.to_ascii_lowercase().as_str() {
                         "error" => error = text.or(error),
@@ -251,7 +286,9 @@ pub(crate) fn errno_text(error: &io::Error) -> String {
     let text = error.to_string();
     let text = text.split(" (os error").next().unwrap_or_default();
     let mut chars = text.chars();
-    chars.next().map_or_else(String::new, |c| c.to_lowercase().chain(chars).collect())
+    chars
+        .next()
+        .map_or_else(String::new, |c| c.to_lowercase().chain(chars).collect())
 }
 
 #[cfg(test)]
@@ -271,7 +308,9 @@ mod tests {
             "runc" => include_str!("testdata/runc-1.1.5.jsonl"),
             _ => include_str!("testdata/crun-1.8.1.jsonl"),
         };
-        text.lines().map(|l| serde_json::from_str(l).unwrap()).collect()
+        text.lines()
+            .map(|l| serde_json::from_str(l).unwrap())
+            .collect()
     }
 
     fn failure(runtime: &str, case: &str) -> RuntimeError {
@@ -330,7 +369,11 @@ mod tests {
         for runtime in ["runc", "crun"] {
             for c in captured(runtime).iter().filter(|c| c.status != 0) {
                 let message = failure(runtime, &c.case).message;
-                assert!(!message.is_empty() && !message.ends_with(": "), "{}: {message}", c.case);
+                assert!(
+                    !message.is_empty() && !message.ends_with(": "),
+                    "{}: {message}",
+                    c.case
+                );
             }
         }
     }
@@ -353,7 +396,11 @@ mod tests {
             ),
             ("runc", "kill-stopped", "process already finished"),
             ("runc", "kill-nonexistent", "no such container"),
-            ("runc", "start-stopped", "OCI runtime start failed: cannot start a container that has stopped"),
+            (
+                "runc",
+                "start-stopped",
+                "OCI runtime start failed: cannot start a container that has stopped",
+            ),
         ] {
             assert_eq!(failure(runtime, case).message, want, "{runtime} {case}");
         }
@@ -384,47 +431,83 @@ mod tests {
             )
         );
         let text = fail(Operation::Create, "not json\n", "", 3);
-        assert!(text.starts_with("OCI runtime create failed: unable to retrieve OCI"), "{text}");
+        assert!(
+            text.starts_with("OCI runtime create failed: unable to retrieve OCI"),
+            "{text}"
+        );
         assert!(text.ends_with(&format!("): {exit} 3")), "{text}");
         assert_eq!(
-            fail(Operation::Create, "{\"level\":\"warning\",\"msg\":\"w\"}", "", 2),
+            fail(
+                Operation::Create,
+                "{\"level\":\"warning\",\"msg\":\"w\"}",
+                "",
+                2
+            ),
             format!("OCI runtime create failed: {exit} 2")
         );
         assert_eq!(
             fail(Operation::Kill, "", "boom kill\n", 7),
             format!("unknown error after kill: {exit} 7: boom kill")
         );
-        assert_eq!(fail(Operation::Ps, "", "boom ps\n", 7), format!("{exit} 7: boom ps"));
+        assert_eq!(
+            fail(Operation::Ps, "", "boom ps\n", 7),
+            format!("{exit} 7: boom ps")
+        );
         // The log of a call that was cut off, and other runtimes' forms.
         assert_eq!(
-            fail(Operation::Start, "cut\"}\n{\"level\":\"error\",\"msg\":\" a \"}\n{\"lev", "", 1),
+            fail(
+                Operation::Start,
+                "cut\"}\n{\"level\":\"error\",\"msg\":\" a \"}\n{\"lev",
+                "",
+                1
+            ),
             "OCI runtime start failed: a"
         );
         assert_eq!(
-            fail(Operation::Start, "{\"level\":\"ERROR\",\"fields\":{\"message\":\"y\"}}", "", 1),
+            fail(
+                Operation::Start,
+                "{\"level\":\"ERROR\",\"fields\":{\"message\":\"y\"}}",
+                "",
+                1
+            ),
             "OCI runtime start failed: y"
         );
         assert_eq!(
-            fail(Operation::Start, "{\"level\":\"fatal\",\"msg\":\"f\"}", "", 1),
+            fail(
+                Operation::Start,
+                "{\"level\":\"fatal\",\"msg\":\"f\"}",
+                "",
+                1
+            ),
             "OCI runtime start failed: f"
         );
     }
 
     #[test]
-    fn a_missing_runtime_is_named() {
-        let error = io::Error::from_raw_os_error(libc::ENOENT);
+    fn a_runtime_that_cannot_be_executed_is_named() {
+        let source = io::Error::from_raw_os_error(libc::ENOENT);
+        let step = Step::Exec("/no/runc".into());
+        let error = io::Error::new(source.kind(), SpawnError { step, source });
         assert_eq!(
             RuntimeError::from_spawn(Operation::Create, "/no/runc", &error).message,
             "OCI runtime create failed: unable to retrieve OCI runtime error (the runtime was not \
              started): fork/exec /no/runc: no such file or directory"
         );
-        let named = RuntimeError::from_spawn(Operation::Start, "runcx", &error).message;
-        assert!(named.ends_with("exec: \"runcx\": executable file not found in $PATH"), "{named}");
+        // A bundle that is gone is not taken for a runtime that is.
+        let source = io::Error::from_raw_os_error(libc::ENOENT);
+        let step = Step::WorkingDirectory("/b".into());
+        let error = io::Error::new(source.kind(), SpawnError { step, source });
+        let text = RuntimeError::from_spawn(Operation::Start, "runc", &error).message;
+        assert!(
+            text.ends_with("chdir /b: No such file or directory"),
+            "{text}"
+        );
     }
 
     #[test]
     fn a_checkpoint_points_to_the_log() {
-        let e = RuntimeError::from_exit(Operation::Checkpoint, "runc", 1, b"", b"criu failed\nmore");
+        let e =
+            RuntimeError::from_exit(Operation::Checkpoint, "runc", 1, b"", b"criu failed\nmore");
         assert_eq!(
             e.with_criu_log(Path::new("/b/criu-dump.log")).message,
             "runc did not terminate successfully: exit status 1: criu failed path= \

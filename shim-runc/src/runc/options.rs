@@ -125,7 +125,10 @@ impl fmt::Display for OptionsError {
                  {RUNC_OPTIONS} or {GENERIC_OPTIONS}"
             ),
             Self::Malformed { type_url, reason } => {
-                write!(f, "malformed runtime options of type {type_url:?}: {reason}")
+                write!(
+                    f,
+                    "malformed runtime options of type {type_url:?}: {reason}"
+                )
             }
             Self::File(path, reason) => {
                 write!(f, "runtime options file {}: {reason}", path.display())
@@ -233,7 +236,10 @@ fn is_json(value: &[u8]) -> bool {
 }
 
 fn malformed(type_url: &str, reason: impl fmt::Display) -> OptionsError {
-    OptionsError::Malformed { type_url: type_url.to_owned(), reason: reason.to_string() }
+    OptionsError::Malformed {
+        type_url: type_url.to_owned(),
+        reason: reason.to_string(),
+    }
 }
 
 fn from_json<T: for<'de> Deserialize<'de>>(url: &str, value: &[u8]) -> Result<T, OptionsError> {
@@ -323,8 +329,11 @@ fn from_toml(text: &str) -> Result<RuncOptions, String> {
     let table: toml::Table = text.parse().map_err(|e: toml::de::Error| e.to_string())?;
     let mut o = RuncOptions::default();
     for (key, value) in &table {
-        let folded: String =
-            key.chars().filter(|c| *c != '_').map(|c| c.to_ascii_lowercase()).collect();
+        let folded: String = key
+            .chars()
+            .filter(|c| *c != '_')
+            .map(|c| c.to_ascii_lowercase())
+            .collect();
         match folded.as_str() {
             "nopivotroot" => o.no_pivot_root = boolean(key, value)?,
             "nonewkeyring" => o.no_new_keyring = boolean(key, value)?,
@@ -346,11 +355,16 @@ fn from_toml(text: &str) -> Result<RuncOptions, String> {
 }
 
 fn boolean(key: &str, value: &toml::Value) -> Result<bool, String> {
-    value.as_bool().ok_or_else(|| format!("{key} must be true or false"))
+    value
+        .as_bool()
+        .ok_or_else(|| format!("{key} must be true or false"))
 }
 
 fn text_of(key: &str, value: &toml::Value) -> Result<String, String> {
-    value.as_str().map(str::to_owned).ok_or_else(|| format!("{key} must be a string"))
+    value
+        .as_str()
+        .map(str::to_owned)
+        .ok_or_else(|| format!("{key} must be a string"))
 }
 
 fn number(key: &str, value: &toml::Value) -> Result<u32, String> {
@@ -393,7 +407,10 @@ mod tests {
         for prefix in ["", "types.containerd.io/", "type.googleapis.com/", "/"] {
             let o = inline(&format!("{prefix}{RUNC_OPTIONS}"), &bytes);
             assert!(o.no_pivot_root && o.systemd_cgroup && !o.no_new_keyring);
-            assert_eq!((o.binary_name.as_str(), o.root.as_str(), o.io_uid), ("crun", "/run/x", 7));
+            assert_eq!(
+                (o.binary_name.as_str(), o.root.as_str(), o.io_uid),
+                ("crun", "/run/x", 7)
+            );
         }
         assert_eq!(inline("", b""), RuncOptions::default());
     }
@@ -409,11 +426,20 @@ mod tests {
     fn json_value_is_read_and_written_as_go_writes_it() {
         let json = br#"{"binary_name":"crun","io_gid":5,"systemd_cgroup":true}"#;
         let o = inline(RUNC_OPTIONS, json);
-        assert_eq!((o.binary_name.as_str(), o.io_gid, o.systemd_cgroup), ("crun", 5, true));
+        assert_eq!(
+            (o.binary_name.as_str(), o.io_gid, o.systemd_cgroup),
+            ("crun", 5, true)
+        );
         // The bundle's options.json: only what is set, in snake case.
         let written = serde_json::to_string(&o).unwrap();
-        assert_eq!(written, r#"{"io_gid":5,"binary_name":"crun","systemd_cgroup":true}"#);
-        assert_eq!(serde_json::to_string(&RuncOptions::default()).unwrap(), "{}");
+        assert_eq!(
+            written,
+            r#"{"io_gid":5,"binary_name":"crun","systemd_cgroup":true}"#
+        );
+        assert_eq!(
+            serde_json::to_string(&RuncOptions::default()).unwrap(),
+            "{}"
+        );
     }
 
     fn field(number: u8, bytes: &[u8]) -> Vec<u8> {
@@ -426,9 +452,15 @@ mod tests {
     fn toml_body_from_cri() {
         let body = b"binaryname = \"crun\"\nSystemdCgroup = true\nIoUid = 3\nTypeUrl = \"t\"\n";
         let value = field(3, body);
-        for url in ["runtimeoptions.v1.Options", "x/cri.runtimeoptions.v1.Options"] {
+        for url in [
+            "runtimeoptions.v1.Options",
+            "x/cri.runtimeoptions.v1.Options",
+        ] {
             let o = inline(url, &value);
-            assert_eq!((o.binary_name.as_str(), o.systemd_cgroup, o.io_uid), ("crun", true, 3));
+            assert_eq!(
+                (o.binary_name.as_str(), o.systemd_cgroup, o.io_uid),
+                ("crun", true, 3)
+            );
         }
     }
 
@@ -451,7 +483,11 @@ mod tests {
     #[test]
     fn bad_options_are_refused_by_name() {
         let foreign = decode("io.containerd.kata.v1.Options", b"").unwrap_err();
-        assert!(foreign.to_string().contains("io.containerd.kata.v1.Options"));
+        assert!(
+            foreign
+                .to_string()
+                .contains("io.containerd.kata.v1.Options")
+        );
         assert!(matches!(foreign, OptionsError::ForeignType(_)));
         for (url, value) in [
             (RUNC_OPTIONS, b"\xff\xff\xff".to_vec()),
@@ -463,7 +499,10 @@ mod tests {
             (GENERIC_OPTIONS, b"\x0f".to_vec()),
         ] {
             let err = decode(url, &value).unwrap_err();
-            assert!(matches!(err, OptionsError::Malformed { .. }), "{url} {value:?}: {err}");
+            assert!(
+                matches!(err, OptionsError::Malformed { .. }),
+                "{url} {value:?}: {err}"
+            );
         }
         // A body of another runtime's type is as foreign as the message itself.
         let err = decode(GENERIC_OPTIONS, &field(1, b"some.other.Options")).unwrap_err();
@@ -482,7 +521,10 @@ mod tests {
         let bytes = message.write_to_bytes().unwrap();
         let o = decode_checkpoint(CHECKPOINT_OPTIONS, &bytes).unwrap();
         assert!(o.exit && o.file_locks && !o.open_tcp);
-        assert_eq!((o.empty_namespaces, o.work_path.as_str()), (vec!["network".to_owned()], "/w"));
+        assert_eq!(
+            (o.empty_namespaces, o.work_path.as_str()),
+            (vec!["network".to_owned()], "/w")
+        );
         assert!(decode_checkpoint(RUNC_OPTIONS, b"").is_err());
     }
 }

@@ -22,7 +22,12 @@ impl fmt::Display for PidFileError {
         f.write_str("failed to retrieve OCI runtime container pid: ")?;
         match self {
             Self::Io(path, e) => {
-                write!(f, "open {}: {}", path.display(), super::error::errno_text(e))
+                write!(
+                    f,
+                    "open {}: {}",
+                    path.display(),
+                    super::error::errno_text(e)
+                )
             }
             Self::Invalid(path, content) => {
                 write!(f, "{} holds {content:?}, which is no pid", path.display())

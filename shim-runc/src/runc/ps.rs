@@ -11,7 +11,11 @@ pub struct PsError(String);
 
 impl fmt::Display for PsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the runtime's list of processes is no JSON list of pids: {}", self.0)
+        write!(
+            f,
+            "the runtime's list of processes is no JSON list of pids: {}",
+            self.0
+        )
     }
 }
 
