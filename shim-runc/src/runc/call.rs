@@ -1,7 +1,7 @@
 //! Starts a call of the runtime, and reads its outcome once the reaper has reported its exit.
 //! Nothing waits here: between the two, the supervisor goes on.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -158,7 +158,8 @@ fn find(program: &Path, env: &Environment) -> io::Result<PathBuf> {
         return std::path::absolute(program);
     }
     let path = env.iter().find(|(name, _)| name == "PATH");
-    sys::spawn::find_program(program, path.map_or(OsStr::new(""), |(_, value)| value))
+    let path = path.map_or_else(OsString::new, |(_, value)| value.clone());
+    sys::spawn::find_program(program, &path)
 }
 
 impl Running {
