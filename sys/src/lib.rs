@@ -1,7 +1,10 @@
 //! What shims and daemon need of the kernel, as safe functions. This is the only crate of the
 //! project that may contain unsafe code; each unsafe block states why it is sound.
 
+mod errno;
+pub mod eventfd;
 pub mod fs;
+pub mod inotify;
 pub mod memfd;
 pub mod mount;
 pub mod pidfd;

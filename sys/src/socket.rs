@@ -1,1 +1,1 @@
-//! socket
+//! To come.
