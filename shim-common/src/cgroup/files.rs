@@ -65,11 +65,16 @@ pub(super) fn optional<T>(result: io::Result<T>) -> io::Result<Option<T>> {
 
 /// The number in `dir/name`; `no_limit` stands for `max`. A missing file is 0, as in the Go shims.
 pub(super) fn number(dir: &Path, name: &str, no_limit: u64) -> io::Result<u64> {
-    let Some(text) = optional(read(dir, name))? else { return Ok(0) };
+    let Some(text) = optional(read(dir, name))? else {
+        return Ok(0);
+    };
     parse(&text, no_limit).ok_or_else(|| {
         let path = dir.join(name);
         let text = text.trim();
-        io::Error::new(ErrorKind::InvalidData, format!("{}: not a number: {text:?}", path.display()))
+        io::Error::new(
+            ErrorKind::InvalidData,
+            format!("{}: not a number: {text:?}", path.display()),
+        )
     })
 }
 

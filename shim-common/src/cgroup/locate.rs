@@ -5,6 +5,8 @@ use std::fs;
 use std::io::{self, BufRead as _, BufReader, ErrorKind};
 use std::path::{Path, PathBuf};
 
+use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
+
 use super::{Hierarchy, Version};
 
 /// Where the kernel is looked at. Tests point it at folders of their own.
@@ -20,7 +22,12 @@ pub(super) struct View<'a> {
 /// The layout of this machine: v2 when `/sys/fs/cgroup` itself is a cgroup2 mount, else v1; a hybrid
 /// machine (controllers on v1, cgroup2 beside them) counts as v1.
 pub(super) fn version() -> Version {
-    if sys::fs::is_cgroup2(Path::new(super::MOUNT_POINT)) { Version::V2 } else { Version::V1 }
+    let kind = statfs(super::MOUNT_POINT).map(|found| found.filesystem_type());
+    if kind == Ok(CGROUP2_SUPER_MAGIC) {
+        Version::V2
+    } else {
+        Version::V1
+    }
 }
 
 /// One mounted hierarchy.
@@ -43,7 +50,11 @@ pub(super) fn of_process(view: &View<'_>, pid: i32) -> io::Result<Vec<Hierarchy>
     let text = fs::read_to_string(&file).map_err(|error| {
         // A process that dies while its file is read gives ESRCH.
         let gone = error.raw_os_error() == Some(libc::ESRCH);
-        let kind = if gone { ErrorKind::NotFound } else { error.kind() };
+        let kind = if gone {
+            ErrorKind::NotFound
+        } else {
+            error.kind()
+        };
         io::Error::new(kind, format!("{}: {error}", file.display()))
     })?;
     let mounts = mounts(view)?;
@@ -59,7 +70,10 @@ pub(super) fn of_process(view: &View<'_>, pid: i32) -> io::Result<Vec<Hierarchy>
     if found.iter().any(|hierarchy| !hierarchy.is_root) {
         return Ok(found);
     }
-    Err(io::Error::new(ErrorKind::NotFound, format!("{}: no cgroup of its own", file.display())))
+    Err(io::Error::new(
+        ErrorKind::NotFound,
+        format!("{}: no cgroup of its own", file.display()),
+    ))
 }
 
 /// The cgroup called `path` (absolute, as seen at the mount points) in every hierarchy where it
@@ -78,13 +92,24 @@ pub(super) fn of_path(view: &View<'_>, path: &str) -> io::Result<Vec<Hierarchy>>
         .map(|mount| {
             let dir = join(&mount.point, path);
             let is_root = dir == mount.point;
-            let shared = is_root || own.iter().any(|(of, own)| *of == mount.controllers && covers(path, own));
-            Hierarchy { controllers: mount.controllers.into(), dir: dir.into(), is_root, shared }
+            let shared = is_root
+                || own
+                    .iter()
+                    .any(|(of, own)| *of == mount.controllers && covers(path, own));
+            Hierarchy {
+                controllers: mount.controllers.into(),
+                dir: dir.into(),
+                is_root,
+                shared,
+            }
         })
         .filter(|hierarchy| hierarchy.dir.is_dir())
         .collect();
     if found.is_empty() {
-        return Err(io::Error::new(ErrorKind::NotFound, format!("cgroup {path} does not exist")));
+        return Err(io::Error::new(
+            ErrorKind::NotFound,
+            format!("cgroup {path} does not exist"),
+        ));
     }
     Ok(found)
 }
@@ -112,7 +137,9 @@ fn hierarchy(
     controllers: &str,
     path: &str,
 ) -> Option<Hierarchy> {
-    let mount = mounts.iter().find(|mount| same_controllers(&mount.controllers, controllers))?;
+    let mount = mounts
+        .iter()
+        .find(|mount| same_controllers(&mount.controllers, controllers))?;
     if !is_plain(path) {
         return None;
     }
@@ -121,19 +148,32 @@ fn hierarchy(
     } else {
         // A bind mount shows a part of the hierarchy; what is outside of it cannot be reached.
         let below = path.strip_prefix(mount.root.as_str())?;
-        if below.is_empty() { "/" } else { below.starts_with('/').then_some(below)? }
+        if below.is_empty() {
+            "/"
+        } else {
+            below.starts_with('/').then_some(below)?
+        }
     };
     let dir = join(&mount.point, seen);
     let is_root = seen == "/";
     let shared = is_root
-        || own.iter().any(|(of, own)| same_controllers(of, controllers) && covers(path, own));
-    Some(Hierarchy { controllers: controllers.into(), dir: dir.into(), is_root, shared })
+        || own
+            .iter()
+            .any(|(of, own)| same_controllers(of, controllers) && covers(path, own));
+    Some(Hierarchy {
+        controllers: controllers.into(),
+        dir: dir.into(),
+        is_root,
+        shared,
+    })
 }
 
 /// Whether the process at `inner` is inside the cgroup `outer`.
 fn covers(outer: &str, inner: &str) -> bool {
     let outer = outer.trim_end_matches('/');
-    inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    inner
+        .strip_prefix(outer)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// An absolute path without `..`: the kernel writes `/../x` for a cgroup outside of our namespace, and
@@ -144,7 +184,11 @@ fn is_plain(path: &str) -> bool {
 
 fn join(point: &Path, path: &str) -> PathBuf {
     let below = path.trim_matches('/');
-    if below.is_empty() { point.to_owned() } else { point.join(below) }
+    if below.is_empty() {
+        point.to_owned()
+    } else {
+        point.join(below)
+    }
 }
 
 /// The mount table lists a hierarchy's controllers in another order than `/proc/PID/cgroup` may.
@@ -152,7 +196,8 @@ fn same_controllers(left: &str, right: &str) -> bool {
     if left.is_empty() || right.is_empty() {
         return left == right;
     }
-    left.split(',').any(|name| right.split(',').any(|other| name == other))
+    left.split(',')
+        .any(|name| right.split(',').any(|other| name == other))
 }
 
 /// The hierarchies in sight. For v2 the standard mount point is all there is; for v1 the mount table
@@ -160,7 +205,11 @@ fn same_controllers(left: &str, right: &str) -> bool {
 fn mounts(view: &View<'_>) -> io::Result<Vec<Mount>> {
     if view.version == Version::V2 {
         let point = view.cgroup.to_owned();
-        return Ok(vec![Mount { controllers: String::new(), root: "/".to_owned(), point }]);
+        return Ok(vec![Mount {
+            controllers: String::new(),
+            root: "/".to_owned(),
+            point,
+        }]);
     }
     let file = view.proc.join("self/mountinfo");
     let context = |error: io::Error| super::files::with_path(&file, &error);
@@ -170,7 +219,9 @@ fn mounts(view: &View<'_>) -> io::Result<Vec<Mount>> {
     while reader.read_line(&mut line).map_err(context)? > 0 {
         if let Some(mount) = mount(&line)
             && mount.point.starts_with(view.cgroup)
-            && !found.iter().any(|known| known.controllers == mount.controllers)
+            && !found
+                .iter()
+                .any(|known| known.controllers == mount.controllers)
         {
             found.push(mount);
         }
@@ -182,8 +233,15 @@ fn mounts(view: &View<'_>) -> io::Result<Vec<Mount>> {
 /// One line of mountinfo (proc_pid_mountinfo(5)) if it is a cgroup mount. Which controllers a v1
 /// mount has stands among its superblock options, beside options that are not controllers.
 fn mount(line: &str) -> Option<Mount> {
-    const NOT_CONTROLLERS: [&str; 7] =
-        ["rw", "ro", "xattr", "noprefix", "clone_children", "cpuset_v2_mode", "favordynmods"];
+    const NOT_CONTROLLERS: [&str; 7] = [
+        "rw",
+        "ro",
+        "xattr",
+        "noprefix",
+        "clone_children",
+        "cpuset_v2_mode",
+        "favordynmods",
+    ];
     let (left, right) = line.trim_end().split_once(" - ")?;
     let mut right = right.split(' ');
     let kind = right.next()?;
@@ -201,7 +259,11 @@ fn mount(line: &str) -> Option<Mount> {
     let mut left = left.split(' ');
     let root = left.nth(3)?.to_owned();
     let point = PathBuf::from(left.next()?);
-    Some(Mount { controllers, root, point })
+    Some(Mount {
+        controllers,
+        root,
+        point,
+    })
 }
 
 #[cfg(test)]
@@ -228,7 +290,11 @@ mod tests {
     }
 
     fn v1(proc: &Path) -> View<'_> {
-        View { proc, cgroup: Path::new("/sys/fs/cgroup"), version: Version::V1 }
+        View {
+            proc,
+            cgroup: Path::new("/sys/fs/cgroup"),
+            version: Version::V1,
+        }
     }
 
     #[test]
@@ -269,20 +335,29 @@ mod tests {
             "9:name=systemd:/pods\n2:cpu,cpuacct:/pods/a\n",
         );
         let found = of_process(&v1(proc.path()), 7).unwrap();
-        assert_eq!(found.iter().map(|h| h.shared).collect::<Vec<_>>(), [true, false]);
+        assert_eq!(
+            found.iter().map(|h| h.shared).collect::<Vec<_>>(),
+            [true, false]
+        );
     }
 
     #[test]
     fn on_v2_only_the_unified_line_counts_and_nothing_outside_of_the_namespace() {
         let proc = proc("0::/shim\n", "1:name=systemd:/x\n0::/k8s/c\n");
-        let view = View { version: Version::V2, ..v1(proc.path()) };
+        let view = View {
+            version: Version::V2,
+            ..v1(proc.path())
+        };
         let found = of_process(&view, 7).unwrap();
         assert_eq!(found.len(), 1);
         assert_eq!(&*found[0].dir, Path::new("/sys/fs/cgroup/k8s/c"));
         fs::write(proc.path().join("7/cgroup"), "0::/../other\n").unwrap();
         assert!(of_process(&view, 7).is_err());
         fs::write(proc.path().join("7/cgroup"), "0::/k8s/c (deleted)\n").unwrap();
-        assert_eq!(&*of_process(&view, 7).unwrap()[0].dir, Path::new("/sys/fs/cgroup/k8s/c"));
+        assert_eq!(
+            &*of_process(&view, 7).unwrap()[0].dir,
+            Path::new("/sys/fs/cgroup/k8s/c")
+        );
     }
 
     #[test]
@@ -290,11 +365,27 @@ mod tests {
         let proc = proc("0::/shim\n", "");
         let root = tempfile::tempdir().unwrap();
         fs::create_dir(root.path().join("c")).unwrap();
-        let view = View { proc: proc.path(), cgroup: root.path(), version: Version::V2 };
-        assert_eq!(&*of_path(&view, "/c").unwrap()[0].dir, root.path().join("c"));
+        let view = View {
+            proc: proc.path(),
+            cgroup: root.path(),
+            version: Version::V2,
+        };
+        assert_eq!(
+            &*of_path(&view, "/c").unwrap()[0].dir,
+            root.path().join("c")
+        );
         assert!(of_path(&view, "/").unwrap()[0].is_root);
-        assert_eq!(of_path(&view, "/d").err().unwrap().kind(), ErrorKind::NotFound);
-        assert_eq!(of_path(&view, "/../c").err().unwrap().kind(), ErrorKind::InvalidInput);
-        assert_eq!(of_path(&view, "c").err().unwrap().kind(), ErrorKind::InvalidInput);
+        assert_eq!(
+            of_path(&view, "/d").err().unwrap().kind(),
+            ErrorKind::NotFound
+        );
+        assert_eq!(
+            of_path(&view, "/../c").err().unwrap().kind(),
+            ErrorKind::InvalidInput
+        );
+        assert_eq!(
+            of_path(&view, "c").err().unwrap().kind(),
+            ErrorKind::InvalidInput
+        );
     }
 }

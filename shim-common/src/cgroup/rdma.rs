@@ -13,9 +13,15 @@ pub(super) struct Counted<'a> {
 /// Reads `DEVICE hca_handle=N hca_object=N`, where N may be `max`; a missing or odd counter is 0.
 pub(super) fn parse(line: &str) -> Option<Counted<'_>> {
     let mut words = line.split_ascii_whitespace();
-    let mut counted = Counted { device: words.next()?, handles: 0, objects: 0 };
+    let mut counted = Counted {
+        device: words.next()?,
+        handles: 0,
+        objects: 0,
+    };
     for word in words {
-        let Some((key, value)) = word.split_once('=') else { continue };
+        let Some((key, value)) = word.split_once('=') else {
+            continue;
+        };
         let value = if value == super::files::NO_LIMIT {
             u32::MAX
         } else {

@@ -57,7 +57,10 @@ fn throttled(dir: &Path, name: &str, devices: &Devices) -> io::Result<Vec<BlkIOE
 /// The lines `MAJOR:MINOR [OPERATION] VALUE`. The grand total at the end has no device and is left out.
 fn entries(dir: &Path, name: &str, devices: &Devices) -> io::Result<Vec<BlkIOEntry>> {
     let text = files::optional(files::read(dir, name))?.unwrap_or_default();
-    Ok(text.lines().filter_map(|line| entry(line, devices)).collect())
+    Ok(text
+        .lines()
+        .filter_map(|line| entry(line, devices))
+        .collect())
 }
 
 fn entry(line: &str, devices: &Devices) -> Option<BlkIOEntry> {
@@ -70,7 +73,10 @@ fn entry(line: &str, devices: &Devices) -> Option<BlkIOEntry> {
     entry.minor = minor.parse().ok()?;
     entry.op = op.to_owned();
     entry.value = value.parse().ok()?;
-    entry.device = devices.get(&(entry.major, entry.minor)).cloned().unwrap_or_default();
+    entry.device = devices
+        .get(&(entry.major, entry.minor))
+        .cloned()
+        .unwrap_or_default();
     Some(entry)
 }
 
@@ -82,7 +88,9 @@ fn devices(proc: &Path) -> Devices {
         if let (Some(major), Some(minor), Some(name)) = (words.next(), words.next(), words.next())
             && let (Ok(major), Ok(minor)) = (major.parse(), minor.parse())
         {
-            devices.entry((major, minor)).or_insert_with(|| format!("/dev/{name}"));
+            devices
+                .entry((major, minor))
+                .or_insert_with(|| format!("/dev/{name}"));
         }
     }
     devices
@@ -109,10 +117,19 @@ mod tests {
     #[test]
     fn throttling_figures_when_there_is_no_cfq() {
         let dir = folder(&[
-            ("diskstats", "   8       0 sda 1 2 3\n 254       1 vda1 4 5 6\n"),
-            ("blkio.throttle.io_serviced_recursive", "254:1 Read 5\n254:1 Total 5\nTotal 5\n"),
+            (
+                "diskstats",
+                "   8       0 sda 1 2 3\n 254       1 vda1 4 5 6\n",
+            ),
+            (
+                "blkio.throttle.io_serviced_recursive",
+                "254:1 Read 5\n254:1 Total 5\nTotal 5\n",
+            ),
             ("blkio.throttle.io_serviced", "254:1 Read 1\nTotal 1\n"),
-            ("blkio.throttle.io_service_bytes", "9:9 Write 4096\nTotal 4096\n"),
+            (
+                "blkio.throttle.io_service_bytes",
+                "9:9 Write 4096\nTotal 4096\n",
+            ),
         ]);
         let stat = read(dir.path(), dir.path()).unwrap();
         assert_eq!(
@@ -128,7 +145,10 @@ mod tests {
             ("diskstats", "   8       0 sda 1 2 3\n"),
             ("blkio.sectors_recursive", "8:0 16\n"),
             ("blkio.time_recursive", "8:0 77\n"),
-            ("blkio.io_serviced_recursive", "8:0 Read 2\n8:0 Total 2\nTotal 2\n"),
+            (
+                "blkio.io_serviced_recursive",
+                "8:0 Read 2\n8:0 Total 2\nTotal 2\n",
+            ),
             ("blkio.throttle.io_serviced", "8:0 Read 9\nTotal 9\n"),
         ]);
         let stat = read(dir.path(), dir.path()).unwrap();

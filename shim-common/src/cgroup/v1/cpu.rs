@@ -37,7 +37,10 @@ pub(super) fn read(cpu: Option<&Path>, cpuacct: Option<&Path>) -> io::Result<CPU
             usage.kernel = ticks("system").saturating_mul(NANOSECONDS_PER_TICK);
         }
         if let Some(text) = files::optional(files::read(dir, "cpuacct.usage_percpu"))? {
-            usage.per_cpu = text.split_ascii_whitespace().filter_map(|n| n.parse().ok()).collect();
+            usage.per_cpu = text
+                .split_ascii_whitespace()
+                .filter_map(|n| n.parse().ok())
+                .collect();
         }
     }
     let mut stat = CPUStat::new();
@@ -54,7 +57,10 @@ mod tests {
     fn both_controllers_in_nanoseconds() {
         let dir = tempfile::tempdir().unwrap();
         let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
-        write("cpu.stat", "nr_periods 10\nnr_throttled 3\nthrottled_time 200000\nwait_sum 9\n");
+        write(
+            "cpu.stat",
+            "nr_periods 10\nnr_throttled 3\nthrottled_time 200000\nwait_sum 9\n",
+        );
         write("cpuacct.usage", "123456789\n");
         write("cpuacct.stat", "user 7\nsystem 5\n");
         write("cpuacct.usage_percpu", "100000000 23456789 \n");

@@ -35,14 +35,20 @@ mod tests {
     fn one_entry_for_each_size() {
         let dir = tempfile::tempdir().unwrap();
         for size in ["2MB", "1GB", "2MB.rsvd"] {
-            for (name, value) in [("usage_in_bytes", 1), ("max_usage_in_bytes", 2), ("failcnt", 3)] {
+            for (name, value) in [
+                ("usage_in_bytes", 1),
+                ("max_usage_in_bytes", 2),
+                ("failcnt", 3),
+            ] {
                 let path = dir.path().join(format!("hugetlb.{size}.{name}"));
                 fs::write(path, format!("{value}\n")).unwrap();
             }
         }
         let stats = read(dir.path()).unwrap();
-        let shown: Vec<_> =
-            stats.iter().map(|s| (s.pagesize.as_str(), s.usage, s.max, s.failcnt)).collect();
+        let shown: Vec<_> = stats
+            .iter()
+            .map(|s| (s.pagesize.as_str(), s.usage, s.max, s.failcnt))
+            .collect();
         assert_eq!(shown, [("1GB", 1, 2, 3), ("2MB", 1, 2, 3)]);
     }
 }

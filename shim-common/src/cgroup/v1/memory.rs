@@ -11,7 +11,9 @@ use super::super::files;
 /// All figures in bytes except those `memory.stat` counts in pages or events; `None` when the cgroup
 /// has no memory files.
 pub(super) fn read(dir: &Path) -> io::Result<Option<MemoryStat>> {
-    let Some(text) = files::optional(files::read(dir, "memory.stat"))? else { return Ok(None) };
+    let Some(text) = files::optional(files::read(dir, "memory.stat"))? else {
+        return Ok(None);
+    };
     let mut stat = MemoryStat::new();
     for (key, value) in files::pairs(&text) {
         if let Some(field) = field(&mut stat, key) {
@@ -103,10 +105,19 @@ mod tests {
     fn the_four_kinds_are_read_each_for_itself() {
         let dir = tempfile::tempdir().unwrap();
         let write = |name: &str, text: &str| fs::write(dir.path().join(name), text).unwrap();
-        write("memory.stat", "cache 1\nrss 2\nhierarchical_memory_limit 99\ntotal_unevictable 3\n");
+        write(
+            "memory.stat",
+            "cache 1\nrss 2\nhierarchical_memory_limit 99\ntotal_unevictable 3\n",
+        );
         for (kind, base) in [("memory", 10), ("memory.kmem", 30), ("memory.kmem.tcp", 40)] {
-            write(&format!("{kind}.usage_in_bytes"), &format!("{}\n", base + 1));
-            write(&format!("{kind}.max_usage_in_bytes"), &format!("{}\n", base + 2));
+            write(
+                &format!("{kind}.usage_in_bytes"),
+                &format!("{}\n", base + 1),
+            );
+            write(
+                &format!("{kind}.max_usage_in_bytes"),
+                &format!("{}\n", base + 2),
+            );
             write(&format!("{kind}.failcnt"), &format!("{}\n", base + 3));
             write(&format!("{kind}.limit_in_bytes"), "9223372036854771712\n");
         }
@@ -116,8 +127,14 @@ mod tests {
         let entry = |entry: &MemoryEntry| (entry.usage, entry.max, entry.failcnt, entry.limit);
         assert_eq!(entry(stat.usage()), (11, 12, 13, 9_223_372_036_854_771_712));
         assert_eq!(entry(stat.swap()), (0, 0, 0, 0), "no swap accounting");
-        assert_eq!(entry(stat.kernel()), (31, 32, 33, 9_223_372_036_854_771_712));
-        assert_eq!(entry(stat.kernel_tcp()), (41, 42, 43, 9_223_372_036_854_771_712));
+        assert_eq!(
+            entry(stat.kernel()),
+            (31, 32, 33, 9_223_372_036_854_771_712)
+        );
+        assert_eq!(
+            entry(stat.kernel_tcp()),
+            (41, 42, 43, 9_223_372_036_854_771_712)
+        );
     }
 
     #[test]
@@ -127,6 +144,13 @@ mod tests {
         let text = "oom_kill_disable 0\nunder_oom 1\noom_kill 4\n";
         fs::write(dir.path().join("memory.oom_control"), text).unwrap();
         let control = read_oom_control(dir.path()).unwrap().unwrap();
-        assert_eq!((control.oom_kill_disable, control.under_oom, control.oom_kill), (0, 1, 4));
+        assert_eq!(
+            (
+                control.oom_kill_disable,
+                control.under_oom,
+                control.oom_kill
+            ),
+            (0, 1, 4)
+        );
     }
 }

@@ -16,6 +16,8 @@ use std::path::Path;
 
 use containerd_shim_protos::cgroups::metrics::Metrics;
 
+use super::{FreezeState, files};
+
 /// The type name under which clients look up the message.
 pub(super) const TYPE_URL: &str = "io.containerd.cgroups.v1.Metrics";
 
@@ -24,7 +26,10 @@ pub(super) const TYPE_URL: &str = "io.containerd.cgroups.v1.Metrics";
 ///
 /// # Errors
 /// A file that is there and cannot be read or understood; the error names it.
-pub(super) fn metrics<'a>(dir: impl Fn(&str) -> Option<&'a Path>, proc: &Path) -> io::Result<Metrics> {
+pub(super) fn metrics<'a>(
+    dir: impl Fn(&str) -> Option<&'a Path>,
+    proc: &Path,
+) -> io::Result<Metrics> {
     let mut metrics = Metrics::new();
     metrics.cpu = Some(cpu::read(dir("cpu"), dir("cpuacct"))?).into();
     if let Some(dir) = dir("memory") {
@@ -55,4 +60,14 @@ pub(super) fn oom_kills(dir: &Path) -> io::Result<u64> {
         Ok(())
     })?;
     Ok(kills)
+}
+
+/// What the freezer says of the cgroup at `dir`.
+pub(super) fn freeze_state(dir: &Path) -> io::Result<FreezeState> {
+    let text = files::read(dir, "freezer.state")?;
+    Ok(match text.trim() {
+        "FROZEN" => FreezeState::Frozen,
+        "FREEZING" => FreezeState::Freezing,
+        _ => FreezeState::Thawed,
+    })
 }

@@ -17,7 +17,9 @@ const SUBTREE_CONTROL: &str = "cgroup.subtree_control";
 /// in the nature of things and no errors.
 pub(in super::super) fn enable(root: &Path, dir: &Path) -> std::io::Result<()> {
     let offered = files::read(root, CONTROLLERS)?;
-    let Ok(below) = dir.strip_prefix(root) else { return Ok(()) };
+    let Ok(below) = dir.strip_prefix(root) else {
+        return Ok(());
+    };
     let depth = below.components().count();
     let mut last = Ok(());
     let mut at = root.to_owned();
@@ -54,8 +56,17 @@ fn enable_at(dir: &Path, offered: &str) -> std::io::Result<()> {
 }
 
 fn is_benign(error: &std::io::Error) -> bool {
-    let benign = [libc::EPERM, libc::EACCES, libc::EROFS, libc::EBUSY, libc::ENOENT, libc::EOPNOTSUPP];
-    error.raw_os_error().is_some_and(|errno| benign.contains(&errno))
+    let benign = [
+        libc::EPERM,
+        libc::EACCES,
+        libc::EROFS,
+        libc::EBUSY,
+        libc::ENOENT,
+        libc::EOPNOTSUPP,
+    ];
+    error
+        .raw_os_error()
+        .is_some_and(|errno| benign.contains(&errno))
 }
 
 #[cfg(test)]
@@ -86,6 +97,9 @@ mod tests {
         fs::write(root.path().join(CONTROLLERS), "cpu\n").unwrap();
         fs::write(root.path().join(SUBTREE_CONTROL), "cpu\n").unwrap();
         let error = enable(root.path(), &root.path().join("pods/c")).unwrap_err();
-        assert!(error.to_string().contains("pods/cgroup.subtree_control"), "{error}");
+        assert!(
+            error.to_string().contains("pods/cgroup.subtree_control"),
+            "{error}"
+        );
     }
 }

@@ -19,7 +19,9 @@ pub(super) fn read(dir: &Path) -> std::io::Result<Vec<HugeTlbStat>> {
             let mut stat = HugeTlbStat::new();
             stat.current = files::number(dir, &format!("hugetlb.{size}.current"), u64::MAX)?;
             stat.max = files::number(dir, &format!("hugetlb.{size}.max"), u64::MAX)?;
-            stat.failcnt = events.and_then(|text| files::value_of(&text, "max")).unwrap_or(0);
+            stat.failcnt = events
+                .and_then(|text| files::value_of(&text, "max"))
+                .unwrap_or(0);
             stat.pagesize = size;
             Ok(stat)
         })

@@ -24,7 +24,10 @@ fn entry(line: &str) -> Option<IOEntry> {
     entry.major = major.parse().ok()?;
     entry.minor = minor.parse().ok()?;
     let mut any = false;
-    for (key, value) in figures.split_ascii_whitespace().filter_map(|word| word.split_once('=')) {
+    for (key, value) in figures
+        .split_ascii_whitespace()
+        .filter_map(|word| word.split_once('='))
+    {
         let Ok(value) = value.parse() else { continue };
         any = true;
         match key {
@@ -47,8 +50,12 @@ mod tests {
         assert!(entry("8:0").is_none());
         assert!(entry("8:0 ").is_none());
         assert!(entry("odd rbytes=1").is_none());
-        let entry = entry("8:16 rbytes=1 wbytes=2 rios=3 wios=4 dbytes=5 dios=6 cost.usage=7").unwrap();
+        let entry =
+            entry("8:16 rbytes=1 wbytes=2 rios=3 wios=4 dbytes=5 dios=6 cost.usage=7").unwrap();
         assert_eq!((entry.major, entry.minor), (8, 16));
-        assert_eq!((entry.rbytes, entry.wbytes, entry.rios, entry.wios), (1, 2, 3, 4));
+        assert_eq!(
+            (entry.rbytes, entry.wbytes, entry.rios, entry.wios),
+            (1, 2, 3, 4)
+        );
     }
 }

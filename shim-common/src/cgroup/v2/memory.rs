@@ -43,7 +43,9 @@ pub(super) fn read(dir: &Path) -> std::io::Result<MemoryStat> {
 /// How often each limit was met, and the OOM killer's work; descendants included. `None` where the
 /// controller is not enabled.
 pub(super) fn read_events(dir: &Path) -> std::io::Result<Option<MemoryEvents>> {
-    let Some(text) = files::optional(files::read(dir, "memory.events"))? else { return Ok(None) };
+    let Some(text) = files::optional(files::read(dir, "memory.events"))? else {
+        return Ok(None);
+    };
     let mut events = MemoryEvents::new();
     for (key, value) in files::pairs(&text) {
         match key {

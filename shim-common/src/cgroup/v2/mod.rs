@@ -17,7 +17,7 @@ use std::path::Path;
 
 use containerd_shim_protos::cgroups_v2::metrics::Metrics;
 
-use super::files;
+use super::{FreezeState, files};
 
 /// The type name under which clients look up the message.
 pub(super) const TYPE_URL: &str = "io.containerd.cgroups.v2.Metrics";
@@ -42,6 +42,31 @@ pub(super) fn metrics(dir: &Path) -> std::io::Result<Metrics> {
 /// `oom_kill` of `memory.events`. (`oom` counts at the cgroup whose limit was hit, which may be an
 /// ancestor.) Zero when the memory controller is not enabled.
 pub(super) fn oom_kills(dir: &Path) -> std::io::Result<u64> {
-    let text = files::optional(files::read(dir, "memory.events"))?;
-    Ok(text.and_then(|text| files::value_of(&text, "oom_kill")).unwrap_or(0))
+    match files::optional(files::read(dir, "memory.events"))? {
+        Some(text) => Ok(files::value_of(&text, "oom_kill").unwrap_or(0)),
+        // Without the file, the cgroup decides whether that is an answer: events are never empty.
+        None => files::read(dir, "cgroup.events").map(|_| 0),
+    }
+}
+
+/// Whether any process is in the cgroup or below; `NotFound` when the cgroup is gone.
+pub(super) fn populated(dir: &Path) -> std::io::Result<bool> {
+    let text = files::read(dir, "cgroup.events")?;
+    Ok(files::value_of(&text, "populated") != Some(0))
+}
+
+/// What was asked for (`cgroup.freeze`) and what has come of it (`frozen` of `cgroup.events`). An
+/// ancestor's freeze shows as frozen too.
+pub(super) fn freeze_state(dir: &Path) -> std::io::Result<FreezeState> {
+    let events = files::read(dir, "cgroup.events")?;
+    if files::value_of(&events, "frozen") == Some(1) {
+        return Ok(FreezeState::Frozen);
+    }
+    // Kernels before 5.2 cannot freeze.
+    let asked = files::optional(files::read(dir, "cgroup.freeze"))?.unwrap_or_default();
+    Ok(if asked.trim() == "1" {
+        FreezeState::Freezing
+    } else {
+        FreezeState::Thawed
+    })
 }

@@ -10,7 +10,9 @@ use super::files;
 /// `None` when the kernel has no PSI or it is switched off. Shares in percent, totals in microseconds.
 /// The `full` line of cpu came with kernel 5.13.
 pub(super) fn read(dir: &Path, name: &str) -> std::io::Result<Option<PSIStats>> {
-    let Some(text) = files::optional(files::read(dir, name))? else { return Ok(None) };
+    let Some(text) = files::optional(files::read(dir, name))? else {
+        return Ok(None);
+    };
     let mut stats = PSIStats::new();
     for line in text.lines() {
         match line.split_once(' ') {
@@ -24,7 +26,10 @@ pub(super) fn read(dir: &Path, name: &str) -> std::io::Result<Option<PSIStats>> 
 
 fn data(text: &str) -> PSIData {
     let mut data = PSIData::new();
-    for (key, value) in text.split_ascii_whitespace().filter_map(|word| word.split_once('=')) {
+    for (key, value) in text
+        .split_ascii_whitespace()
+        .filter_map(|word| word.split_once('='))
+    {
         match key {
             "avg10" => data.avg10 = value.parse().unwrap_or(0.0),
             "avg60" => data.avg60 = value.parse().unwrap_or(0.0),
