@@ -6,14 +6,14 @@
 //! when the cgroup is removed.
 
 use std::fs::File;
-use std::io::{self, ErrorKind, Read as _};
+use std::io::{self, ErrorKind};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use sys::eventfd::EventFd;
-use tokio::io::unix::AsyncFd;
+use tokio::net::unix::pipe::Receiver;
 
 use super::{Version, files, v1, v2};
 
@@ -37,21 +37,17 @@ pub enum OomChange {
     Gone,
 }
 
-/// Watches one container's cgroup. Costs two descriptors in all and no timer while nothing happens.
+/// Watches one container's cgroup. Costs a descriptor here (and, on v1, one reference in the kernel) and
+/// no timer while nothing happens.
+#[derive(Debug)]
 pub struct OomWatch {
+    version: Version,
     dir: Box<Path>,
     seen: u64,
-    source: Source,
-}
-
-enum Source {
-    V1 {
-        event: AsyncFd<EventFd>,
-        looks: usize,
-    },
-    V2 {
-        inotify: AsyncFd<File>,
-    },
+    /// The eventfd or inotify descriptor: like a pipe, something to read notices from.
+    notices: Receiver,
+    /// Which of the second looks comes next; at the end of the list none is due.
+    look: usize,
 }
 
 impl OomWatch {
@@ -61,19 +57,16 @@ impl OomWatch {
     /// # Errors
     /// `NotFound` when the cgroup is gone or has no memory controller; the error names the file.
     pub(super) fn new(version: Version, dir: &Path) -> io::Result<Self> {
-        let source = match version {
-            Version::V1 => Source::V1 {
-                event: register(dir)?,
-                looks: SECOND_LOOKS.len(),
-            },
-            Version::V2 => Source::V2 {
-                inotify: AsyncFd::new(inotify(dir)?)?,
-            },
+        let notices = match version {
+            Version::V1 => register(dir)?,
+            Version::V2 => inotify(dir)?,
         };
         Ok(Self {
+            version,
             dir: dir.into(),
             seen: 0,
-            source,
+            notices: Receiver::from_owned_fd_unchecked(notices)?,
+            look: SECOND_LOOKS.len(),
         })
     }
 
@@ -92,29 +85,26 @@ impl OomWatch {
     /// called again. Needs a runtime with I/O and time enabled.
     pub async fn changed(&mut self) -> OomChange {
         loop {
-            match self.look() {
+            match self.compare() {
                 Ok(Some(change)) => return change,
                 Ok(None) => {}
                 Err(error) if error.kind() == ErrorKind::NotFound => return OomChange::Gone,
                 // The next notice may find the file readable again.
                 Err(error) => log::warn!("cannot read the OOM counter: {error}"),
             }
-            if let Err(error) = self.notice().await {
+            if let Err(error) = self.notice_or_second_look().await {
                 log::warn!("OOM watch of {} ended: {error}", self.dir.display());
                 return OomChange::Gone;
             }
         }
     }
 
-    fn look(&mut self) -> io::Result<Option<OomChange>> {
-        // Emptiness first: a kill counted after this look cannot belong to a cgroup empty before it.
-        let empty = match self.source {
-            Source::V1 { .. } => false,
-            Source::V2 { .. } => !v2::populated(&self.dir)?,
-        };
-        let kills = match self.source {
-            Source::V1 { .. } => v1::oom_kills(&self.dir)?,
-            Source::V2 { .. } => v2::oom_kills(&self.dir)?,
+    fn compare(&mut self) -> io::Result<Option<OomChange>> {
+        let (empty, kills) = match self.version {
+            Version::V1 => (false, v1::oom_kills(&self.dir)?),
+            // Emptiness first: in a cgroup that was empty before the count was read, nothing can be
+            // killed after it.
+            Version::V2 => (!v2::populated(&self.dir)?, v2::oom_kills(&self.dir)?),
         };
         if kills > self.seen {
             self.seen = kills;
@@ -123,55 +113,52 @@ impl OomWatch {
         Ok(empty.then_some(OomChange::Gone))
     }
 
-    async fn notice(&mut self) -> io::Result<()> {
-        match &mut self.source {
-            Source::V1 { event, looks } => {
-                let fired = match SECOND_LOOKS.get(*looks) {
-                    None => event_fired(event).await.map(|()| true),
-                    Some(delay) => tokio::select! {
-                        biased;
-                        fired = event_fired(event) => fired.map(|()| true),
-                        () = tokio::time::sleep(*delay) => Ok(false),
-                    },
-                }?;
-                *looks = if fired { 0 } else { *looks + 1 };
-                Ok(())
+    async fn notice_or_second_look(&mut self) -> io::Result<()> {
+        let Some(delay) = SECOND_LOOKS.get(self.look) else {
+            notice(&self.notices).await?;
+            self.look = match self.version {
+                Version::V1 => 0,
+                Version::V2 => SECOND_LOOKS.len(),
+            };
+            return Ok(());
+        };
+        tokio::select! {
+            biased;
+            noticed = notice(&self.notices) => {
+                noticed?;
+                self.look = 0;
             }
-            Source::V2 { inotify } => loop {
-                let mut ready = inotify.readable().await?;
-                // Which of the three watches it was does not matter: the counters are read anyway.
-                let mut buffer = [0_u8; 1024];
-                match ready.try_io(|file| file.get_ref().read(&mut buffer)) {
-                    Ok(result) => return result.map(drop),
-                    Err(_would_block) => {}
-                }
-            },
+            () = tokio::time::sleep(*delay) => self.look += 1,
         }
+        Ok(())
     }
 }
 
-async fn event_fired(event: &AsyncFd<EventFd>) -> io::Result<()> {
+/// Takes what notices there are. Their content does not matter: the counters are read anyway. Only a
+/// first reading takes anything, so a caller that gives up in between loses nothing.
+async fn notice(from: &Receiver) -> io::Result<()> {
     loop {
-        let mut ready = event.readable().await?;
-        if event.get_ref().read()?.is_some() {
-            return Ok(());
+        from.readable().await?;
+        let mut buffer = [0_u8; 1024];
+        match from.try_read(&mut buffer) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            other => return other.map(drop),
         }
-        ready.clear_ready();
     }
 }
 
 /// Registers an eventfd for OOM notices (`Documentation/admin-guide/cgroup-v1/memory.rst`, section 10).
 /// The kernel keeps its own references; closing the eventfd takes the registration back.
-fn register(dir: &Path) -> io::Result<AsyncFd<EventFd>> {
+fn register(dir: &Path) -> io::Result<OwnedFd> {
     let path = dir.join("memory.oom_control");
     let control = File::open(&path).map_err(|error| files::with_path(&path, &error))?;
     let event = EventFd::new()?;
     let line = format!("{} {}", event.as_raw_fd(), control.as_raw_fd());
     files::write(dir, "cgroup.event_control", &line)?;
-    AsyncFd::new(event)
+    Ok(event.into())
 }
 
-fn inotify(dir: &Path) -> io::Result<File> {
+fn inotify(dir: &Path) -> io::Result<OwnedFd> {
     let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
     let watch = |path: &Path, flags| -> io::Result<()> {
         inotify
@@ -183,5 +170,5 @@ fn inotify(dir: &Path) -> io::Result<File> {
     // Emptiness and removal: the kernel says nothing of them through memory.events.
     watch(&dir.join("cgroup.events"), AddWatchFlags::IN_MODIFY)?;
     watch(dir, AddWatchFlags::IN_DELETE_SELF)?;
-    Ok(File::from(OwnedFd::from(inotify)))
+    Ok(inotify.into())
 }
