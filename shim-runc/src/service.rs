@@ -1,19 +1,24 @@
 //! The Task service's messages: from wire bytes to a [`Request`], from an [`Answer`] back to
 //! wire bytes. No rules live here; what a request means is `container/`'s matter.
 
+use std::cell::Cell;
 use std::collections::HashMap;
+use std::future::Future;
+use std::rc::Rc;
 
 use protobuf::well_known_types::any::Any;
 use protobuf::{Message as _, MessageField};
-use shim_common::server::Method;
+use shim_common::server::{Call, Method, TaskHandler};
 use task_api::bundle::{check_container_id, check_exec_id};
-use task_api::options::RuncOptions;
+use crate::runc::RuncOptions;
 use task_api::status::Refusal;
 use task_api::task as wire;
+use tokio::sync::{mpsc, oneshot};
 use task_api::time::{to_timestamp as timestamp, unset};
 
-use crate::container::{CheckpointCommand, Command, IoPaths, Reply, StateReply, Status, Target};
+use crate::container::{CallId, CheckpointCommand, Command, IoPaths, Reply, StateReply, Status, Target};
 use crate::runc::options;
+use crate::supervisor::Message;
 
 /// What Create asks for, ids and options checked.
 #[derive(Debug)]
@@ -72,6 +77,58 @@ pub enum Answer {
         /// Init's pid; 0 if there is none.
         task: i32,
     },
+}
+
+/// The handler of the shim's server: passes calls on to the loop and awaits the answers.
+#[derive(Clone)]
+pub struct Service {
+    supervisor: mpsc::UnboundedSender<Message>,
+    calls: Rc<Cell<CallId>>,
+}
+
+impl Service {
+    /// A handler whose calls go to `supervisor`.
+    pub(crate) fn new(supervisor: mpsc::UnboundedSender<Message>) -> Self {
+        Self { supervisor, calls: Rc::new(Cell::new(1)) }
+    }
+}
+
+/// Tells the loop when the client of a call goes away before its answer.
+struct Awaited {
+    call: CallId,
+    supervisor: mpsc::UnboundedSender<Message>,
+    answered: bool,
+}
+
+impl Drop for Awaited {
+    fn drop(&mut self) {
+        if !self.answered {
+            // The loop that is gone has forgotten the call.
+            let _ = self.supervisor.send(Message::CallGone(self.call));
+        }
+    }
+}
+
+impl TaskHandler for Service {
+    fn call(&self, call: Call) -> impl Future<Output = Result<Vec<u8>, Refusal>> + 'static {
+        let number = self.calls.get();
+        self.calls.set(number + 1);
+        let supervisor = self.supervisor.clone();
+        async move {
+            let request = decode(call.method, &call.payload)?;
+            drop(call.payload);
+            let (reply, answer) = oneshot::channel();
+            supervisor
+                .send(Message::Call(number, request, reply))
+                .map_err(|_| Refusal::unavailable("the shim is shutting down"))?;
+            let mut awaited = Awaited { call: number, supervisor, answered: false };
+            let outcome = answer.await;
+            awaited.answered = true;
+            let (answer, bundle) =
+                outcome.map_err(|_| Refusal::unavailable("the shim is shutting down"))??;
+            encode(call.method, &bundle, answer)
+        }
+    }
 }
 
 /// Decodes a request. Errors are InvalidArgument and name what is wrong.
@@ -137,7 +194,7 @@ pub fn decode(method: Method, payload: &[u8]) -> Result<Request, Refusal> {
                 },
             )
         }
-        Method::CloseIo => {
+        Method::CloseIO => {
             let r: wire::CloseIORequest = parse(payload)?;
             (r.id, Command::CloseIo(Target::from_exec_id(&r.exec_id)))
         }

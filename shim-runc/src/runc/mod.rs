@@ -10,6 +10,8 @@ pub mod pid_file;
 pub mod ps;
 
 pub use call::{ContainerStdio, Output, Running};
-pub use command::{Call, Operation, Runtime, RuntimeKind};
+pub use command::{
+    Call, CheckpointArgs, CreateArgs, ExecArgs, Operation, RestoreArgs, Runtime, RuntimeKind,
+};
 pub use error::{ErrorKind, RuntimeError};
 pub use options::RuncOptions;

@@ -12,7 +12,7 @@ use shim_common::cgroup::Cgroup;
 use shim_common::stdio::{ChildEnds, ConsoleSocket, Relay, Request as StdioRequest};
 use sys::mount::Mount;
 use task_api::bundle::exec_pid_file;
-use task_api::options::RuncOptions;
+use crate::runc::RuncOptions;
 use tokio::task::AbortHandle;
 
 use super::prepare::Preparation;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use shim_common::bundle::Bundle;
 use shim_common::spec::Spec;
 use sys::mount::Mount;
-use task_api::options::RuncOptions;
+use crate::runc::RuncOptions;
 use task_api::status::Refusal;
 
 /// What to prepare.
