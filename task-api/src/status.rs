@@ -61,6 +61,11 @@ impl Refusal {
         Self::of(Code::PERMISSION_DENIED, what, "permission denied")
     }
 
+    /// An operation that was given up before its end because another one overtook it.
+    pub fn aborted(what: impl fmt::Display) -> Self {
+        Self::of(Code::ABORTED, what, "aborted")
+    }
+
     /// A fault of the shim: `<what>: internal`.
     pub fn internal(what: impl fmt::Display) -> Self {
         Self::of(Code::INTERNAL, what, "internal")

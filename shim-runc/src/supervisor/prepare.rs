@@ -3,10 +3,11 @@
 
 use std::path::{Path, PathBuf};
 
-use shim_common::bundle::Bundle;
-use shim_common::spec::Spec;
+use shim_common::bundle;
+use shim_common::spec::{self, Spec};
 use sys::mount::Mount;
 use crate::runc::RuncOptions;
+use task_api::bundle::{CONFIG, OPTIONS, ROOTFS, RUNTIME};
 use task_api::status::Refusal;
 
 /// What to prepare.
@@ -26,18 +27,15 @@ pub(super) struct Prepared {
 
 /// Prepares the bundle; on failure nothing stays mounted.
 pub(super) fn prepare(work: Preparation) -> Result<Prepared, Refusal> {
-    let bundle = Bundle::new(&work.bundle);
-    let text = bundle
-        .read_config()
-        .map_err(|error| Refusal::invalid_argument(error.to_string()))?;
-    let spec = Spec::parse(&text, &bundle.config_path())
-        .map_err(|error| Refusal::invalid_argument(error.to_string()))?;
-    let write = |error: shim_common::bundle::BundleError| Refusal::unknown(error.to_string());
-    bundle.write_options(&work.options).map_err(write)?;
-    bundle.write_runtime(&work.runtime).map_err(write)?;
+    let config = work.bundle.join(CONFIG);
+    let text = spec::read(&config).map_err(Refusal::invalid_argument)?;
+    let spec = Spec::parse(&config, &text).map_err(Refusal::invalid_argument)?;
+    let options = serde_json::to_string(&work.options).map_err(Refusal::internal)?;
+    bundle::write(&work.bundle, OPTIONS, &options).map_err(Refusal::unknown)?;
+    bundle::write(&work.bundle, RUNTIME, &work.runtime).map_err(Refusal::unknown)?;
     if !work.mounts.is_empty() {
-        sys::mount::mount_all(&work.mounts, &bundle.rootfs_path()).map_err(|error| {
-            Refusal::unknown(format!("failed to mount rootfs component: {error}"))
+        sys::mount::mount_all(&work.mounts, &work.bundle.join(ROOTFS)).map_err(|error| {
+            Refusal::unknown(format_args!("failed to mount rootfs component: {error}"))
         })?;
     }
     Ok(Prepared {

@@ -85,7 +85,7 @@ impl Supervisor {
 
     /// Lets replies and events leave, then removes the socket.
     pub(super) async fn shut_down(mut self, server: Server) {
-        server.stop().await;
+        server.stop(FLUSH_LIMIT).await;
         self.publisher.flush(FLUSH_LIMIT).await;
         for (_, relay) in std::mem::take(&mut self.lingering) {
             relay.shut();
