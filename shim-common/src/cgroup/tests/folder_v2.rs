@@ -1,5 +1,6 @@
-//! cgroup v2 from recorded folders: `v2/fixtures/<kernel>/` holds the files of one cgroup as that kernel
-//! writes them, and `expected.txt` the message that must come out, in protobuf's text form.
+//! cgroup v2 from folders: `v2/fixtures/<kernel>/` holds the files of one cgroup with the names, keys
+//! and order that this kernel gives them (the figures are made up, so that no two are alike where it
+//! matters), and `expected.txt` the message that must come out, in protobuf's text form.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -46,7 +47,7 @@ fn copy(kernel: &str) -> tempfile::TempDir {
 }
 
 #[test]
-fn every_field_of_every_recorded_kernel() {
+fn every_field_as_three_kernels_write_it() {
     for kernel in KERNELS {
         let dir = fixture(kernel);
         let text = fs::read_to_string(dir.join("expected.txt")).unwrap();
