@@ -49,7 +49,7 @@ pub(super) fn kill_all(cgroup: &Cgroup, patience: Duration) -> io::Result<()> {
 
 /// Kills what is listed until nothing is. New processes may be forked meanwhile; each round takes them
 /// too, and a process killed leaves no child behind that is not in the next list.
-fn kill_one_by_one(cgroup: &Cgroup, deadline: Instant) -> io::Result<()> {
+pub(super) fn kill_one_by_one(cgroup: &Cgroup, deadline: Instant) -> io::Result<()> {
     loop {
         let listed = match cgroup.processes() {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),

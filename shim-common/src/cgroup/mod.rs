@@ -21,7 +21,7 @@ mod tests;
 use std::collections::BTreeSet;
 use std::io::{self, ErrorKind};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use protobuf::Message as _;
 use protobuf::well_known_types::any::Any;
@@ -263,9 +263,12 @@ impl Cgroup {
     /// `ResourceBusy` when processes are still in it after a second, `Unsupported` as in
     /// [`Cgroup::processes`]. The first error is returned after all hierarchies were tried.
     pub fn remove(&self) -> io::Result<()> {
+        let deadline = Instant::now() + REMOVE_PATIENCE;
         let mut result = Ok(());
         for hierarchy in self.own()? {
-            result = result.and(tree::remove(&hierarchy.dir, REMOVE_PATIENCE));
+            // Every hierarchy is tried, whatever became of the one before.
+            let removed = tree::remove(&hierarchy.dir, deadline);
+            result = result.and(removed);
         }
         result
     }
@@ -325,7 +328,7 @@ impl Cgroup {
             .hierarchies
             .iter()
             .find(|one| !one.is_root)
-            .or(self.hierarchies.first());
+            .or_else(|| self.hierarchies.first());
         first
             .map_or(&*self.root, |hierarchy| &*hierarchy.dir)
             .display()

@@ -1,9 +1,9 @@
-//! Tests of whole cgroups: v2 from recorded files, v1 on this machine's kernel, and both against what
-//! the Go shim says.
+//! Tests of whole cgroups: v2 from folders of files, killing and OOM on this machine's kernel, and v1
+//! figures beside those of the Go shim.
 
 mod against_go;
-mod live_v1;
-mod recorded_v2;
+mod folder_v2;
+mod live;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -60,12 +60,11 @@ pub(super) fn file_names_between(
 }
 
 /// Removes `dir` and the cgroups below it, deepest first. What is gone already is no error. The kernel
-/// answers EBUSY for a short while after the last process died; that is retried for `patience`.
+/// answers EBUSY for a short while after the last process died; that is retried until `deadline`.
 ///
 /// # Errors
 /// What the kernel said last, with the path of the cgroup that stayed.
-pub(super) fn remove(dir: &Path, patience: Duration) -> io::Result<()> {
-    let deadline = Instant::now() + patience;
+pub(super) fn remove(dir: &Path, deadline: Instant) -> io::Result<()> {
     let mut pause = Duration::from_millis(1);
     loop {
         let Err((path, error)) = remove_once(dir) else {
@@ -120,19 +119,19 @@ mod tests {
         let dir = top.path().join("c");
         fs::create_dir_all(dir.join("a/b")).unwrap();
         fs::create_dir_all(dir.join("d")).unwrap();
-        remove(&dir, Duration::ZERO).unwrap();
+        remove(&dir, Instant::now()).unwrap();
         assert!(!dir.exists());
-        remove(&dir, Duration::ZERO).unwrap();
+        remove(&dir, Instant::now()).unwrap();
     }
 
     #[test]
-    fn what_stays_is_named_after_the_patience_is_over() {
+    fn what_stays_is_named_after_the_deadline() {
         let dir = tempfile::tempdir().unwrap();
         let inner = dir.path().join("inner");
         fs::create_dir(&inner).unwrap();
         // On a plain file system a file in a folder keeps it from being removed.
         fs::write(inner.join("file"), "").unwrap();
-        let error = remove(dir.path(), Duration::from_millis(5)).unwrap_err();
+        let error = remove(dir.path(), Instant::now() + Duration::from_millis(5)).unwrap_err();
         assert!(error.to_string().contains("inner"), "{error}");
     }
 

@@ -2,11 +2,12 @@
 
 use std::fs;
 use std::io::ErrorKind;
+use std::path::Path;
 use std::time::Duration;
 
 use sys::spawn::{Child, Spawn};
 
-use super::super::{Cgroup, FreezeState, OomChange};
+use super::super::{Cgroup, FreezeState, Hierarchy, OomChange, Version};
 use super::LiveCgroup;
 
 /// Starts `script`, which is in all the cgroups before its first command runs.
@@ -183,4 +184,55 @@ fn an_oom_kill_before_the_watch_is_reported_first() {
         let more = tokio::time::timeout(Duration::from_millis(50), watch.changed()).await;
         assert!(more.is_err(), "reported once");
     });
+}
+
+/// A hybrid machine has a cgroup2 beside its v1 hierarchies, without controllers but with all that
+/// killing needs; on a v2 machine it is the machine's own.
+#[test]
+fn all_processes_of_a_v2_cgroup_are_killed_with_and_without_cgroup_kill() {
+    let points = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"].map(Path::new);
+    let Some(point) = points
+        .into_iter()
+        .find(|point| point.join("cgroup.controllers").exists())
+    else {
+        eprintln!("SKIPPED: no cgroup2 is mounted");
+        return;
+    };
+    for by_hand in [false, true] {
+        let dir = point.join(format!("wherry-test-{}-kill-{by_hand}", std::process::id()));
+        fs::create_dir_all(dir.join("inner/most")).unwrap();
+        let hierarchy = Hierarchy {
+            controllers: "".into(),
+            dir: dir.clone().into(),
+            is_root: false,
+            shared: false,
+        };
+        let mut cgroup = Cgroup::new(Version::V2, vec![hierarchy]);
+        cgroup.root = point.into();
+        let live = LiveCgroup { cgroup };
+        assert!(!live.cgroup.populated().unwrap());
+        let child = start(&live, "sleep 1000 & sleep 1000 & exec sleep 1000");
+        eventually("three processes", || {
+            live.cgroup.processes().unwrap().len() >= 3
+        });
+        fs::write(dir.join("inner/most/cgroup.procs"), child.pid.to_string()).unwrap();
+        assert!(live.cgroup.processes().unwrap().contains(&child.pid));
+        assert!(live.cgroup.populated().unwrap());
+        assert_eq!(live.cgroup.freeze_state().unwrap(), FreezeState::Thawed);
+        fs::write(dir.join("cgroup.freeze"), "1").unwrap();
+        eventually("frozen", || {
+            live.cgroup.freeze_state().unwrap() == FreezeState::Frozen
+        });
+        if by_hand {
+            let deadline = std::time::Instant::now() + Duration::from_secs(10);
+            super::super::kill::kill_one_by_one(&live.cgroup, deadline).unwrap();
+        } else {
+            live.cgroup.kill_all().unwrap();
+        }
+        assert_eq!(collect(&child), 128 + 9);
+        assert!(!live.cgroup.populated().unwrap());
+        live.cgroup.enable_controllers().unwrap();
+        live.cgroup.remove().unwrap();
+        assert!(!dir.exists());
+    }
 }
