@@ -6,17 +6,19 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::rc::Rc;
 
+use crate::runc::RuncOptions;
 use protobuf::well_known_types::any::Any;
 use protobuf::{Message as _, MessageField};
 use shim_common::server::{Call, Method, TaskHandler};
 use task_api::bundle::{check_container_id, check_exec_id};
-use crate::runc::RuncOptions;
 use task_api::status::Refusal;
 use task_api::task as wire;
-use tokio::sync::{mpsc, oneshot};
 use task_api::time::{to_timestamp as timestamp, unset};
+use tokio::sync::{mpsc, oneshot};
 
-use crate::container::{CallId, CheckpointCommand, Command, IoPaths, Reply, StateReply, Status, Target};
+use crate::container::{
+    CallId, CheckpointCommand, Command, IoPaths, Reply, StateReply, Status, Target,
+};
 use crate::runc::options;
 use crate::supervisor::Message;
 
@@ -70,13 +72,6 @@ pub enum Answer {
     Pids(Vec<(i32, Option<String>)>),
     /// Cgroup metrics.
     Stats(Any),
-    /// Pids of shim and task.
-    Connect {
-        /// The shim's own pid.
-        shim: u32,
-        /// Init's pid; 0 if there is none.
-        task: i32,
-    },
 }
 
 /// The handler of the shim's server: passes calls on to the loop and awaits the answers.
@@ -89,7 +84,10 @@ pub struct Service {
 impl Service {
     /// A handler whose calls go to `supervisor`.
     pub(crate) fn new(supervisor: mpsc::UnboundedSender<Message>) -> Self {
-        Self { supervisor, calls: Rc::new(Cell::new(1)) }
+        Self {
+            supervisor,
+            calls: Rc::new(Cell::new(1)),
+        }
     }
 }
 
@@ -121,7 +119,11 @@ impl TaskHandler for Service {
             supervisor
                 .send(Message::Call(number, request, reply))
                 .map_err(|_| Refusal::unavailable("the shim is shutting down"))?;
-            let mut awaited = Awaited { call: number, supervisor, answered: false };
+            let mut awaited = Awaited {
+                call: number,
+                supervisor,
+                answered: false,
+            };
             let outcome = answer.await;
             awaited.answered = true;
             let (answer, bundle) =
@@ -324,8 +326,8 @@ pub fn encode(method: Method, bundle: &str, answer: Answer) -> Result<Vec<u8>, R
             ..Default::default()
         }
         .write_to_bytes(),
-        Answer::Connect { shim, task } => wire::ConnectResponse {
-            shim_pid: shim,
+        Answer::Rules(Reply::Connect { pid: task }) => wire::ConnectResponse {
+            shim_pid: std::process::id(),
             task_pid: pid(task),
             ..Default::default()
         }

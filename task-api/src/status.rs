@@ -89,6 +89,14 @@ impl Refusal {
         Self::not_found(format_args!("process does not exist {id}"))
     }
 
+    /// A refusal with exactly this text, for what has words of its own.
+    pub fn new(code: Code, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+        }
+    }
+
     fn of(code: Code, what: impl fmt::Display, class: &str) -> Self {
         Self {
             code,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shim_common::cgroup::Cgroup;
+use shim_common::cgroup::OomChange;
 use shim_common::helper;
 use shim_common::stdio::{self, Opened, StdioError};
 use task_api::status::Refusal;
@@ -22,7 +23,7 @@ impl Supervisor {
 
     fn carry_out_one(&mut self, key: Key, effect: Effect) {
         match effect {
-            Effect::Reply(call, result) => self.reply(call, result),
+            Effect::Reply(call, result) => self.answer(call, result.map(Answer::Rules)),
             Effect::Publish(event) => self.publish(key, event),
             Effect::Prepare => self.prepare(key),
             Effect::OpenStdio(target) => self.open_stdio(key, target),
@@ -84,20 +85,15 @@ impl Supervisor {
         self.containers.get_mut(&key)?.host.relays.get_mut(target)
     }
 
-    fn reply(&mut self, call: CallId, result: Result<Reply, Refusal>) {
-        match result {
-            // Connect is answered with the shim's own pid beside the task's.
-            Ok(Reply::Connect { pid }) => self.answer_connect(call, pid),
-            result => self.answer(call, result.map(Answer::Rules)),
-        }
-    }
-
     fn publish(&mut self, key: Key, event: Event) {
         let Some(entry) = self.containers.get_mut(&key) else {
             return;
         };
         let event = entry.host.event(event);
-        self.publisher.publish(event);
+        match event.to_any() {
+            Ok(any) => self.publisher.publish(event.topic(), any),
+            Err(error) => log::error!("encode event {}: {error}", event.topic()),
+        }
     }
 
     /// Starts the helper of Create.
@@ -317,7 +313,7 @@ impl Supervisor {
         };
         let sender = self.sender.clone();
         let task = tokio::task::spawn_local(async move {
-            while watch.changed().await.is_ok_and(|change| change.is_growth()) {
+            while matches!(watch.changed().await, OomChange::Grew(_)) {
                 let _ = sender.send(Message::OomCounter(key));
             }
         });

@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use crate::runc::RuncOptions;
 use shim_common::cgroup::Cgroup;
 use shim_common::stdio::{ChildEnds, ConsoleSocket, Relay, Request as StdioRequest};
 use sys::mount::Mount;
 use task_api::bundle::exec_pid_file;
-use crate::runc::RuncOptions;
 use tokio::task::AbortHandle;
 
 use super::prepare::Preparation;

@@ -14,6 +14,7 @@ mod runs;
 mod shutdown;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -25,9 +26,10 @@ use shim_common::server::Server;
 use shim_common::stdio::{Master, Opened, Relay, StdioError};
 use task_api::status::Refusal;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
 use crate::container::{
-    CallId, Command, Container, Effect, Exit, Input, Reply, Step, Target, Timer,
+    CallId, Command, Container, Exit, Input, Reply, Step, Target, Timer,
 };
 use crate::flavor::Flavor;
 use crate::manager::ServeArgs;
@@ -63,8 +65,6 @@ pub(crate) enum Message {
     Drained(u64),
     /// The OOM counter of the container's cgroup may have grown.
     OomCounter(Key),
-    /// A connection came or went.
-    Connections,
 }
 
 /// Everything the shim knows.
@@ -119,22 +119,16 @@ pub fn serve(args: ServeArgs) -> Result<(), String> {
 async fn run(args: ServeArgs) -> Result<(), String> {
     let mut reaper = Reaper::new().map_err(|error| format!("watch children: {error}"))?;
     sys::process::become_subreaper().map_err(|error| format!("become subreaper: {error}"))?;
-    let socket = shim_common::socket::path_of_listener(&args.listener);
+    let socket = path_of(&args.listener);
     let (sender, mut receiver) = mpsc::unbounded_channel();
-    let server = Server::start(args.listener, Service::new(sender.clone()))
+    let mut supervisor = Supervisor::new(&args, sender.clone(), socket);
+    let server = Server::start(args.listener, Service::new(sender))
         .map_err(|error| format!("serve: {error}"))?;
-    let mut supervisor = Supervisor::new(&args, sender, socket);
-    let mut idle_since: Option<tokio::time::Instant> = None;
+    let mut unneeded_since: Option<Instant> = None;
     while !supervisor.done {
-        idle_since = match supervisor.is_idle(&server) {
-            true => idle_since.or_else(|| Some(tokio::time::Instant::now())),
-            false => None,
-        };
-        let idle_over = async {
-            match idle_since {
-                Some(since) => tokio::time::sleep_until(since + IDLE_LIMIT).await,
-                None => std::future::pending().await,
-            }
+        unneeded_since = match supervisor.is_needed() {
+            true => None,
+            false => unneeded_since.or_else(|| Some(Instant::now())),
         };
         tokio::select! {
             biased;
@@ -144,15 +138,30 @@ async fn run(args: ServeArgs) -> Result<(), String> {
                 Err(error) => return Err(format!("reap children: {error}")),
             },
             Some(message) = receiver.recv() => supervisor.message(message),
-            () = idle_over => {
-                log::info!("nobody has needed this shim for {} s", IDLE_LIMIT.as_secs());
-                supervisor.done = true;
+            () = abandoned(&server, unneeded_since) => {
+                if server.connections() == 0 {
+                    log::info!("nobody has needed this shim for {} s", IDLE_LIMIT.as_secs());
+                    supervisor.done = true;
+                }
             }
         }
         supervisor.settle_inbox();
     }
     supervisor.shut_down(server).await;
     Ok(())
+}
+
+/// Returns when nobody has needed the shim for [`IDLE_LIMIT`]: the loop has nothing since then,
+/// and no client is connected. Never returns, and costs nothing, while it is needed.
+async fn abandoned(server: &Server, unneeded_since: Option<Instant>) {
+    let Some(since) = unneeded_since else { return std::future::pending().await };
+    let last_client = if server.connections() == 0 {
+        since
+    } else {
+        server.emptied().await;
+        Instant::now()
+    };
+    tokio::time::sleep_until(last_client + IDLE_LIMIT).await;
 }
 
 impl Supervisor {
@@ -164,9 +173,7 @@ impl Supervisor {
         let environment: Vec<_> = std::env::vars_os()
             .filter(|(name, _)| name != "NOTIFY_SOCKET")
             .collect();
-        let sink = std::env::var("TTRPC_ADDRESS")
-            .ok()
-            .filter(|address| !address.is_empty());
+        let sink = std::env::var_os("TTRPC_ADDRESS").filter(|address| !address.is_empty());
         Self {
             flavor: args.flavor,
             namespace: args.namespace.clone(),
@@ -180,7 +187,7 @@ impl Supervisor {
             lingering: HashMap::new(),
             relay_owners: HashMap::new(),
             next_relay: 1,
-            publisher: Publisher::new(sink, args.namespace.clone()),
+            publisher: Publisher::new(sink.as_deref(), &args.namespace),
             sender,
             inbox: VecDeque::new(),
             socket,
@@ -189,13 +196,12 @@ impl Supervisor {
         }
     }
 
-    /// Nobody needs the shim: no container, client, call, output or event is left.
-    fn is_idle(&self, server: &Server) -> bool {
-        self.containers.is_empty()
+    /// A container, call, output or event is left.
+    fn is_needed(&self) -> bool {
+        !(self.containers.is_empty()
             && self.calls.is_empty()
             && self.lingering.is_empty()
-            && server.connections() == 0
-            && self.publisher.depth() == 0
+            && self.publisher.depth() == 0)
     }
 
     fn message(&mut self, message: Message) {
@@ -225,7 +231,6 @@ impl Supervisor {
                     self.input(key, Input::Oom);
                 }
             }
-            Message::Connections => {}
         }
     }
 
@@ -264,7 +269,10 @@ impl Supervisor {
                 }
                 self.calls.insert(call, pending);
                 match (key, command) {
-                    (None, Command::Connect) => self.answer_connect(call, 0),
+                    (None, Command::Connect) => {
+                        let reply = Reply::Connect { pid: 0 };
+                        self.answer(call, Ok(Answer::Rules(reply)));
+                    }
                     (None, Command::Delete(Target::Init)) if self.tombstones.contains_key(&id) => {
                         let (pid, exit) = self.tombstones[&id];
                         self.answer(call, Ok(Answer::Rules(Reply::Deleted { pid, exit })));
@@ -369,11 +377,6 @@ impl Supervisor {
             .send(result.map(|answer| (answer, pending.bundle)));
     }
 
-    fn answer_connect(&mut self, call: CallId, task: i32) {
-        let shim = std::process::id();
-        self.answer(call, Ok(Answer::Connect { shim, task }));
-    }
-
     fn arm(&mut self, key: Key, timer: Timer, after: Duration) {
         let sender = self.sender.clone();
         let message = Message::Input(key, Input::Timer(timer.clone()));
@@ -386,4 +389,11 @@ impl Supervisor {
             entry.host.arm(timer, task.abort_handle());
         }
     }
+}
+
+/// Where the socket lies in the file system, so that it can be removed at the end.
+fn path_of(listener: &OwnedFd) -> Option<PathBuf> {
+    let listener = std::os::unix::net::UnixListener::from(listener.try_clone().ok()?);
+    let address = listener.local_addr().ok()?;
+    address.as_pathname().map(PathBuf::from)
 }

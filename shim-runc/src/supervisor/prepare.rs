@@ -3,10 +3,10 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::runc::RuncOptions;
 use shim_common::bundle;
 use shim_common::spec::{self, Spec};
 use sys::mount::Mount;
-use crate::runc::RuncOptions;
 use task_api::bundle::{CONFIG, OPTIONS, ROOTFS, RUNTIME};
 use task_api::status::Refusal;
 

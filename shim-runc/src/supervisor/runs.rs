@@ -11,7 +11,7 @@ use task_api::status::Refusal;
 use super::host::Host;
 use super::ledger::{Owner, names_a_pid};
 use super::{Key, Message, Supervisor};
-use crate::container::{Exit, Input, Run, RunFailure, Step, Target};
+use crate::container::{Input, Run, RunFailure, Step, Target};
 use crate::runc::{
     CheckpointArgs, ContainerStdio, CreateArgs, ErrorKind, ExecArgs, RestoreArgs, RuntimeError,
     pid_file, ps,
