@@ -11,7 +11,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::ptr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::socket::{
     AddressFamily, Backlog, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, bind, connect,
@@ -57,16 +57,23 @@ pub fn connect_unix_timeout(path: &Path, timeout: Duration) -> io::Result<OwnedF
         |errno: nix::Error| context(&errno.into(), format_args!("connect to {}", path.display()));
     let address = address(path)?;
     let fd = stream(SockFlag::empty()).map_err(told)?;
-    // 0 would mean to wait for ever.
-    let micros = i64::try_from(timeout.as_micros())
-        .unwrap_or(i64::MAX)
-        .max(1);
-    let limit = TimeVal::new(micros / 1_000_000, micros % 1_000_000);
-    setsockopt(&fd, sockopt::SendTimeout, &limit).map_err(told)?;
-    match connect(fd.as_raw_fd(), &address) {
-        Ok(()) => {}
-        Err(nix::Error::EAGAIN) => return Err(told(nix::Error::ETIMEDOUT)),
-        Err(errno) => return Err(told(errno)),
+    let start = Instant::now();
+    loop {
+        let left = timeout.saturating_sub(start.elapsed());
+        // 0 would mean to wait for ever.
+        let micros = i64::try_from(left.as_micros()).unwrap_or(i64::MAX).max(1);
+        let limit = TimeVal::new(micros / 1_000_000, micros % 1_000_000);
+        setsockopt(&fd, sockopt::SendTimeout, &limit).map_err(told)?;
+        match connect(fd.as_raw_fd(), &address) {
+            Ok(()) => break,
+            // A wait with a timeout is not restarted after a signal, and an interrupted connect
+            // leaves a unix socket as it was.
+            Err(nix::Error::EINTR) if !left.is_zero() => {}
+            Err(nix::Error::EAGAIN | nix::Error::EINTR) => {
+                return Err(told(nix::Error::ETIMEDOUT));
+            }
+            Err(errno) => return Err(told(errno)),
+        }
     }
     setsockopt(&fd, sockopt::SendTimeout, &TimeVal::new(0, 0)).map_err(told)?;
     Ok(fd)
@@ -103,7 +110,7 @@ pub fn peer_credentials(fd: impl AsFd) -> io::Result<PeerCred> {
 }
 
 /// Bytes for control messages: room for four descriptors; runc sends one.
-const CONTROL_SIZE: usize = 64;
+const CONTROL_SIZE: usize = 32;
 
 /// Memory with the alignment that control message headers want.
 #[repr(C, align(8))]
@@ -163,7 +170,7 @@ unsafe fn received_fds(header: &libc::msghdr) -> Vec<OwnedFd> {
         let mut message = libc::CMSG_FIRSTHDR(header);
         while let Some(head) = message.as_ref() {
             if head.cmsg_level == libc::SOL_SOCKET && head.cmsg_type == libc::SCM_RIGHTS {
-                let bytes = (head.cmsg_len as usize).saturating_sub(libc::CMSG_LEN(0) as usize);
+                let bytes = head.cmsg_len.saturating_sub(libc::CMSG_LEN(0) as usize);
                 let first: *const RawFd = libc::CMSG_DATA(message).cast();
                 for index in 0..bytes / size_of::<RawFd>() {
                     let number = ptr::read_unaligned(first.add(index));

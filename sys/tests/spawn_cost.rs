@@ -1,6 +1,7 @@
 //! What a spawn costs beside `std::process::Command`, interleaved on one machine. Run by hand:
 //! `cargo test -p wherry-sys --release --test spawn_cost -- --ignored --nocapture`.
 
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use wherry_sys as sys;
@@ -33,10 +34,13 @@ fn spawn_and_wait_for_true() {
             ours_whole.push(start.elapsed().as_micros());
 
             let start = Instant::now();
-            let mut child = std::process::Command::new("/bin/true")
+            let mut command = Command::new("/bin/true");
+            command
                 .env_clear()
-                .spawn()
-                .unwrap();
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null());
+            let mut child = command.spawn().unwrap();
             std_spawn.push(start.elapsed().as_micros());
             child.wait().unwrap();
             std_whole.push(start.elapsed().as_micros());
