@@ -105,9 +105,11 @@ impl StartRequest {
     pub fn socket_dir(&self) -> Option<&Path> {
         match self {
             Self::Legacy(_) => None,
-            Self::Params(params) => {
-                params.socket_dir.as_deref().filter(|dir| !dir.is_empty()).map(Path::new)
-            }
+            Self::Params(params) => params
+                .socket_dir
+                .as_deref()
+                .filter(|dir| !dir.is_empty())
+                .map(Path::new),
         }
     }
 
@@ -115,9 +117,10 @@ impl StartRequest {
     pub fn containerd_addresses(&self) -> (&str, &str) {
         match self {
             Self::Legacy(_) => ("", ""),
-            Self::Params(params) => {
-                (&params.containerd_grpc_address, &params.containerd_ttrpc_address)
-            }
+            Self::Params(params) => (
+                &params.containerd_grpc_address,
+                &params.containerd_ttrpc_address,
+            ),
         }
     }
 
@@ -159,20 +162,27 @@ pub fn served_environment(
                 && changes.iter().all(|(changed, _)| name != changed)
         })
         .collect();
-    env.extend(changes.iter().map(|(name, value)| ((*name).into(), (*value).into())));
+    env.extend(
+        changes
+            .iter()
+            .map(|(name, value)| ((*name).into(), (*value).into())),
+    );
     env
 }
 
 /// The folder of the socket as an absolute path.
 pub fn socket_dir_or_default(request: &StartRequest) -> PathBuf {
-    request.socket_dir().unwrap_or(Path::new(task_api::bootstrap::SOCKET_DIR)).to_owned()
+    request
+        .socket_dir()
+        .unwrap_or(Path::new(task_api::bootstrap::SOCKET_DIR))
+        .to_owned()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use protobuf::MessageField;
     use proptest::prelude::*;
+    use protobuf::MessageField;
     use task_api::bootstrap::{Extension, LogLevel};
 
     fn params() -> BootstrapParams {
@@ -203,14 +213,21 @@ mod tests {
         let reply = request.reply("unix:///run/s/x").unwrap();
         assert!(!reply[0].is_ascii_whitespace() && !reply[reply.len() - 1].is_ascii_whitespace());
         let result = BootstrapResult::parse_from_bytes(&reply).unwrap();
-        assert_eq!((result.version, result.address.as_str()), (3, "unix:///run/s/x"));
+        assert_eq!(
+            (result.version, result.address.as_str()),
+            (3, "unix:///run/s/x")
+        );
         assert_eq!(result.protocol, "ttrpc");
     }
 
     #[test]
     fn options_are_not_taken_for_parameters() {
         // An Any of string fields 1 and 2 decodes as parameters of that instance and namespace.
-        let any = Any { type_url: RUNC_OPTIONS.into(), value: b"ns".to_vec(), ..Any::default() };
+        let any = Any {
+            type_url: RUNC_OPTIONS.into(),
+            value: b"ns".to_vec(),
+            ..Any::default()
+        };
         let bytes = any.write_to_bytes().unwrap();
         assert!(BootstrapParams::parse_from_bytes(&bytes).is_ok());
         let request = StartRequest::decode(&bytes, "ns", "c1").unwrap();
@@ -227,13 +244,19 @@ mod tests {
     #[test]
     fn no_stdin_is_a_legacy_caller_without_options() {
         assert_eq!(read_stdin(io::empty()).unwrap(), b"");
-        assert_eq!(StartRequest::decode(b"", "ns", "c").unwrap(), StartRequest::Legacy(None));
+        assert_eq!(
+            StartRequest::decode(b"", "ns", "c").unwrap(),
+            StartRequest::Legacy(None)
+        );
     }
 
     #[test]
     fn too_much_and_nonsense_are_refused() {
         let error = read_stdin(io::repeat(b' ')).unwrap_err();
-        assert!(error.to_string().contains("more than 4194304 bytes"), "{error}");
+        assert!(
+            error.to_string().contains("more than 4194304 bytes"),
+            "{error}"
+        );
         let error = StartRequest::decode(b"\xff\xff\xff", "ns", "c").unwrap_err();
         assert!(error.to_string().contains("stdin holds neither"), "{error}");
     }
@@ -245,7 +268,10 @@ mod tests {
             base.iter().map(|(n, v)| ((*n).into(), (*v).into())),
             &[("GOMAXPROCS", "4")],
         );
-        assert_eq!(env, [("A".into(), "1".into()), ("GOMAXPROCS".into(), "4".into())]);
+        assert_eq!(
+            env,
+            [("A".into(), "1".into()), ("GOMAXPROCS".into(), "4".into())]
+        );
     }
 
     proptest! {

@@ -89,7 +89,11 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocation, Cli
     let mut action = None;
     let mut args = args.into_iter();
     while let Some(arg) = args.next() {
-        let Some(flag) = arg.as_bytes().strip_prefix(b"-").filter(|rest| !rest.is_empty()) else {
+        let Some(flag) = arg
+            .as_bytes()
+            .strip_prefix(b"-")
+            .filter(|rest| !rest.is_empty())
+        else {
             action = Some(arg);
             break;
         };
@@ -99,10 +103,16 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocation, Cli
             break;
         }
         if flag.starts_with(b"-") || flag.starts_with(b"=") {
-            return Err(CliError::Flag(format!("bad flag syntax: {}", arg.to_string_lossy())));
+            return Err(CliError::Flag(format!(
+                "bad flag syntax: {}",
+                arg.to_string_lossy()
+            )));
         }
         let (name, value) = match flag.iter().position(|byte| *byte == b'=') {
-            Some(at) => (&flag[..at], Some(OsStr::from_bytes(&flag[at + 1..]).to_owned())),
+            Some(at) => (
+                &flag[..at],
+                Some(OsStr::from_bytes(&flag[at + 1..]).to_owned()),
+            ),
             None => (flag, None),
         };
         flags.set(&String::from_utf8_lossy(name), value, &mut args)?;
@@ -167,7 +177,9 @@ impl Flags {
         if let Some(text) = text {
             *text = String::from_utf8(value.into_vec()).map_err(|error| {
                 let value = String::from_utf8_lossy(error.as_bytes()).into_owned();
-                CliError::Flag(format!("invalid value {value:?} for flag -{name}: not UTF-8"))
+                CliError::Flag(format!(
+                    "invalid value {value:?} for flag -{name}: not UTF-8"
+                ))
             })?;
         } else if let Some(path) = path {
             *path = value.into();
@@ -192,14 +204,38 @@ fn parse_bool(name: &str, value: Option<&OsStr>) -> Result<bool, CliError> {
 pub fn usage(program: &str) -> String {
     const FLAGS: [(&str, &str, &str); 11] = [
         ("address", "string", "gRPC address of containerd"),
-        ("bundle", "string", "the bundle, if it is not the working directory"),
+        (
+            "bundle",
+            "string",
+            "the bundle, if it is not the working directory",
+        ),
         ("debug", "", "log more"),
-        ("debug-socket", "string", "accepted and unused: there is no debug service"),
+        (
+            "debug-socket",
+            "string",
+            "accepted and unused: there is no debug service",
+        ),
         ("id", "string", "the container's id"),
-        ("info", "", "print what the runtime can do, as protobuf, and exit"),
-        ("namespace", "string", "containerd's namespace of the container"),
-        ("publish-binary", "string", "accepted and unused: events go over ttrpc"),
-        ("socket", "string", "the socket to serve on, if it is not descriptor 3"),
+        (
+            "info",
+            "",
+            "print what the runtime can do, as protobuf, and exit",
+        ),
+        (
+            "namespace",
+            "string",
+            "containerd's namespace of the container",
+        ),
+        (
+            "publish-binary",
+            "string",
+            "accepted and unused: events go over ttrpc",
+        ),
+        (
+            "socket",
+            "string",
+            "the socket to serve on, if it is not descriptor 3",
+        ),
         ("v", "", "print the version and exit"),
         ("version", "", "print the version and exit"),
     ];
@@ -228,7 +264,10 @@ mod tests {
         )
         .unwrap();
         assert_eq!(got.action, Action::Start);
-        assert_eq!((got.flags.namespace.as_str(), got.flags.id.as_str()), ("moby", "abc"));
+        assert_eq!(
+            (got.flags.namespace.as_str(), got.flags.id.as_str()),
+            ("moby", "abc")
+        );
         assert_eq!(got.flags.address, "/run/c.sock");
         assert!(got.flags.debug);
         let got = parse_words("--namespace=n --bundle=/b=c --id x delete -debug").unwrap();
@@ -259,11 +298,18 @@ mod tests {
         for (line, text) in [
             ("-foo", "flag provided but not defined: -foo"),
             ("-namespace x -id", "flag needs an argument: -id"),
-            ("-debug=maybe", "invalid boolean value \"maybe\" for -debug: parse error"),
+            (
+                "-debug=maybe",
+                "invalid boolean value \"maybe\" for -debug: parse error",
+            ),
             ("-=x", "bad flag syntax: -=x"),
             ("---v", "bad flag syntax: ---v"),
         ] {
-            assert_eq!(parse_words(line), Err(CliError::Flag(text.to_owned())), "{line}");
+            assert_eq!(
+                parse_words(line),
+                Err(CliError::Flag(text.to_owned())),
+                "{line}"
+            );
         }
         assert_eq!(parse_words("-h -foo"), Err(CliError::Help));
         for line in ["", "start", "- start", "-v=0", "-namespace= start"] {
@@ -278,7 +324,15 @@ mod tests {
     #[test]
     fn usage_names_every_flag() {
         let text = usage("shim");
-        for name in ["namespace", "id", "address", "socket", "debug-socket", "bundle", "version"] {
+        for name in [
+            "namespace",
+            "id",
+            "address",
+            "socket",
+            "debug-socket",
+            "bundle",
+            "version",
+        ] {
             assert!(text.contains(&format!("  -{name}")), "{name}");
         }
     }

@@ -69,14 +69,20 @@ mod tests {
     use super::*;
 
     fn block_on<T>(future: impl Future<Output = T>) -> T {
-        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+        tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap()
+            .block_on(future)
     }
 
     #[test]
     fn the_result_comes_from_another_thread() {
         let here = thread::current().id();
         let (there, name) = block_on(run(|| {
-            (thread::current().id(), thread::current().name().map(str::to_owned))
+            (
+                thread::current().id(),
+                thread::current().name().map(str::to_owned),
+            )
         }))
         .unwrap();
         assert_ne!(here, there);

@@ -94,31 +94,45 @@ impl<'a> Spec<'a> {
     /// One annotation; an empty one counts as absent, as with the Go shims.
     pub fn annotation(&self, name: &str) -> Option<&str> {
         let annotations = self.annotations.as_ref()?;
-        annotations.get(name).map(AsRef::as_ref).filter(|value: &&str| !value.is_empty())
+        annotations
+            .get(name)
+            .map(AsRef::as_ref)
+            .filter(|value: &&str| !value.is_empty())
     }
 
     /// The group whose shim serves this container, if it names one.
     pub fn group(&self) -> Option<&str> {
-        self.annotation(GROUP_ANNOTATION).or_else(|| self.annotation(SANDBOX_ANNOTATION))
+        self.annotation(GROUP_ANNOTATION)
+            .or_else(|| self.annotation(SANDBOX_ANNOTATION))
     }
 
     /// The container's cgroup as the spec names it; empty counts as absent.
     pub fn cgroups_path(&self) -> Option<&str> {
-        self.linux.as_ref()?.cgroups_path.as_deref().filter(|path| !path.is_empty())
+        self.linux
+            .as_ref()?
+            .cgroups_path
+            .as_deref()
+            .filter(|path| !path.is_empty())
     }
 
     /// Whether the container gets a PID namespace of its own: one without a path to join. Then
     /// the kernel kills all of it with its first process.
     pub fn has_private_pid_namespace(&self) -> bool {
-        let namespaces = self.linux.as_ref().and_then(|linux| linux.namespaces.as_ref());
+        let namespaces = self
+            .linux
+            .as_ref()
+            .and_then(|linux| linux.namespaces.as_ref());
         namespaces.is_some_and(|list| {
-            list.iter().any(|namespace| namespace.kind == "pid" && namespace.path.is_empty())
+            list.iter()
+                .any(|namespace| namespace.kind == "pid" && namespace.path.is_empty())
         })
     }
 
     /// Whether the container's first process gets a terminal.
     pub fn terminal(&self) -> bool {
-        self.process.as_ref().is_some_and(|process| process.terminal)
+        self.process
+            .as_ref()
+            .is_some_and(|process| process.terminal)
     }
 }
 
@@ -147,7 +161,8 @@ mod tests {
 
     #[test]
     fn the_own_group_annotation_goes_before_the_pods() {
-        let both = format!(r#"{{"annotations":{{"{SANDBOX_ANNOTATION}":"p","{GROUP_ANNOTATION}":"g"}}}}"#);
+        let both =
+            format!(r#"{{"annotations":{{"{SANDBOX_ANNOTATION}":"p","{GROUP_ANNOTATION}":"g"}}}}"#);
         assert_eq!(parse(&both).unwrap().group(), Some("g"));
         let empty = both.replace("\"g\"", "\"\"");
         assert_eq!(parse(&empty).unwrap().group(), Some("p"));
@@ -171,10 +186,18 @@ mod tests {
     fn a_malformed_spec_is_named_by_its_path() {
         for text in ["", "{", "[1]", r#"{"annotations":{"a":1}}"#, "\u{0}"] {
             let error = parse(text).unwrap_err().to_string();
-            assert!(error.starts_with("malformed spec /b/config.json: "), "{error}");
+            assert!(
+                error.starts_with("malformed spec /b/config.json: "),
+                "{error}"
+            );
         }
-        let error = read(Path::new("/nonexistent/config.json")).unwrap_err().to_string();
-        assert!(error.starts_with("read /nonexistent/config.json: "), "{error}");
+        let error = read(Path::new("/nonexistent/config.json"))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.starts_with("read /nonexistent/config.json: "),
+            "{error}"
+        );
     }
 
     proptest! {

@@ -48,7 +48,10 @@ pub(super) fn mount_on(
         Some(data.as_str()),
     )
     .at(Step::Mount)
-    .map_err(|failure| failure.with_detail(explain(source, fstype, options).unwrap_or_default()))?;
+    .map_err(|failure| {
+        let said = explain(source, fstype, options, failure.errno());
+        failure.with_detail(said.unwrap_or_default())
+    })?;
     place.mounted().at(Step::Target)
 }
 
@@ -119,7 +122,7 @@ pub(super) fn too_long() -> Failure {
 /// Why the kernel refused a mount, in its own words: mount(2) has none, but a file system context
 /// made of the same options keeps a log. Where that is empty, the option it refused is named.
 /// Nothing is attached.
-fn explain(source: &Path, fstype: &str, options: &Options) -> Option<String> {
+fn explain(source: &Path, fstype: &str, options: &Options, errno: Option<i32>) -> Option<String> {
     if !EXPLAINED.contains(&fstype) {
         return None;
     }
@@ -133,7 +136,9 @@ fn explain(source: &Path, fstype: &str, options: &Options) -> Option<String> {
     if refused.is_none() {
         let _ = context.create();
     }
-    context
-        .messages()
-        .or_else(|| refused.map(|refusal| refusal.what))
+    context.messages().or_else(|| {
+        // Another errno than mount(2) gave has another reason.
+        let refusal = refused.filter(|refusal| refusal.error.raw_os_error() == errno)?;
+        Some(refusal.what)
+    })
 }

@@ -80,7 +80,7 @@ pub fn unmount_recursive(path: &Path) -> Result<(), MountError> {
         if progress {
             continue;
         }
-        // Last resort: take the outermost that can be reached, with all that hangs on it.
+        // Last resort: detach one that can be reached, with all that hangs on it.
         let detached = mounts
             .iter()
             .rev()
