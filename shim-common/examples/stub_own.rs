@@ -10,7 +10,7 @@ struct Stub;
 
 impl TaskHandler for Stub {
     fn call(&self, call: Call) -> impl Future<Output = Result<Vec<u8>, Refusal>> + 'static {
-        async move { Ok(call.payload) }
+        std::future::ready(Ok(call.payload))
     }
 }
 

@@ -1,5 +1,10 @@
 //! The reaper in a process of its own: it blocks signals and collects every child, which a test
 //! process with other threads and children could not bear.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test without the harness"
+)]
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
