@@ -7,3 +7,4 @@ pub mod events;
 pub mod options;
 pub mod status;
 pub mod task;
+pub mod time;
