@@ -15,7 +15,8 @@ use ttrpc::Code;
 use ttrpc::proto::{Request, Response, Status};
 
 use super::frame::{self, DATA, Frame, FrameReader, MESSAGE_LIMIT, REQUEST, RESPONSE};
-use super::{Call, Method, Refusal, TaskApi, TaskHandler};
+use super::{Call, Method, TaskApi, TaskHandler};
+use task_api::status::Refusal;
 
 /// How many calls of one connection may be open at once. A daemon keeps one Wait per process, so
 /// this is far above what one needs, and bounds what one may cost.

@@ -22,7 +22,7 @@ use std::time::Duration;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-pub use ttrpc::Code;
+use task_api::status::Refusal;
 
 /// How long the accept loop rests after a failure that would otherwise repeat at once, such as
 /// running out of descriptors; doubled up to [`REST_LIMIT`].
@@ -85,25 +85,6 @@ pub struct Call {
     pub api: TaskApi,
     /// The request message, protobuf.
     pub payload: Vec<u8>,
-}
-
-/// Why a call failed, as the client will see it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
-    /// The gRPC status code.
-    pub code: Code,
-    /// The text; clients match on some.
-    pub message: String,
-}
-
-impl Refusal {
-    /// A refusal with this code and text.
-    pub fn new(code: Code, message: impl Into<String>) -> Self {
-        Self {
-            code,
-            message: message.into(),
-        }
-    }
 }
 
 /// What the server calls. The returned future may be dropped at any await.
