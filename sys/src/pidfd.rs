@@ -5,7 +5,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::errno::check;
 
@@ -37,10 +37,20 @@ pub fn send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether the process behind `pidfd` ends within `timeout`.
-pub fn wait_readable(pidfd: &impl AsFd, timeout: Duration) -> io::Result<bool> {
-    let milliseconds = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
-    Ok(crate::pipe::poll_fd(pidfd.as_fd(), libc::POLLIN, milliseconds)? != 0)
+/// Whether the process behind `pidfd` ends within `timeout`. Blocks as long.
+pub fn wait_readable(pidfd: impl AsFd, timeout: Duration) -> io::Result<bool> {
+    let deadline = Instant::now().checked_add(timeout);
+    loop {
+        let left = deadline.map_or(timeout, |at| at.saturating_duration_since(Instant::now()));
+        // Rounded up: 0 milliseconds would make a busy loop of the last one.
+        let left_ms = i32::try_from(left.as_micros().div_ceil(1000)).unwrap_or(i32::MAX);
+        if crate::pipe::poll_fd(&pidfd, libc::POLLIN, left_ms)? != 0 {
+            return Ok(true);
+        }
+        if left.is_zero() {
+            return Ok(false);
+        }
+    }
 }
 
 /// Sends `signal` to the process `pid`. Sound only for a child that this process has not yet

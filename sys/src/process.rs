@@ -241,8 +241,7 @@ mod tests {
 
     #[test]
     fn core_scheduling_is_made_or_refused_cleanly() {
-        // In a child, since the group would stay with the test process... which has no other way
-        // back; the kernel's answer to a wrong machine is what matters here.
+        // The test process stays in its group, which changes nothing but where it may run.
         match share_core_scheduling_group() {
             Ok(()) => {}
             Err(error) => assert!(
