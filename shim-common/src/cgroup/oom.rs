@@ -11,14 +11,15 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
-use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use sys::eventfd::EventFd;
+use sys::inotify::Inotify;
 use tokio::net::unix::pipe::Receiver;
 
 use super::{Version, files, v1, v2};
 
-/// On v1 the notice comes *before* the victim is chosen and counted. These are the looks after a
-/// notice that found nothing; between notices there is no timer.
+/// On v1 the notice comes *before* the victim is chosen and counted (`mem_cgroup_oom` of the kernel), so
+/// that a look at once finds nothing (with this list empty, the OOM test on a live kernel fails). These are the
+/// further looks after a notice that found nothing; between notices there is no timer.
 const SECOND_LOOKS: [Duration; 6] = [
     Duration::from_millis(1),
     Duration::from_millis(5),
@@ -159,16 +160,10 @@ fn register(dir: &Path) -> io::Result<OwnedFd> {
 }
 
 fn inotify(dir: &Path) -> io::Result<OwnedFd> {
-    let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
-    let watch = |path: &Path, flags| -> io::Result<()> {
-        inotify
-            .add_watch(path, flags)
-            .map(drop)
-            .map_err(|errno| files::with_path(path, &errno.into()))
-    };
-    watch(&dir.join("memory.events"), AddWatchFlags::IN_MODIFY)?;
+    let inotify = Inotify::new()?;
+    inotify.add_watch(&dir.join("memory.events"), libc::IN_MODIFY)?;
     // Emptiness and removal: the kernel says nothing of them through memory.events.
-    watch(&dir.join("cgroup.events"), AddWatchFlags::IN_MODIFY)?;
-    watch(dir, AddWatchFlags::IN_DELETE_SELF)?;
+    inotify.add_watch(&dir.join("cgroup.events"), libc::IN_MODIFY)?;
+    inotify.add_watch(dir, libc::IN_DELETE_SELF)?;
     Ok(inotify.into())
 }
