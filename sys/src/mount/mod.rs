@@ -6,7 +6,7 @@
 //! ever visible to the process's one reaper.
 //!
 //! From options to kernel: `options` sorts the words, `at` finds the place, then `bind`,
-//! `overlay` or `filesystem` mounts, over `loopdev` and `userns` where asked for; `api` holds the
+//! `overlay` (with `layers`) or `filesystem` mounts, over `loopdev` and `userns` where asked for; `api` holds the
 //! system calls, `unmount` and `mountinfo` the way back.
 
 mod api;

@@ -8,7 +8,7 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{AT_FDCWD, OFlag, openat};
@@ -37,7 +37,11 @@ pub(super) fn mount_on(
     }
     match by_context(source, place, options, None) {
         Err(failure) if is_unsupported(&failure) => {
-            by_common_folder(source, place, options).map_err(|last| last.or_detail(failure.detail))
+            match by_common_folder(source, place, options) {
+                Err(last) if last.step == Step::Options => by_descriptors(source, place, options),
+                other => other,
+            }
+            .map_err(|last| last.or_detail(failure.detail))
         }
         other => other,
     }
@@ -226,6 +230,31 @@ pub(super) fn by_common_folder(
         &others,
         &layers,
     )
+}
+
+/// By mount(2), with the layers named by their descriptors' numbers in /proc/self/fd. Short
+/// whatever the layers are called, but the mount table then says nothing about them.
+pub(super) fn by_descriptors(
+    source: &Path,
+    place: &Place,
+    options: &Options,
+) -> Result<OwnedFd, Failure> {
+    let (others, mut layers) = split(options).ok_or_else(too_long)?;
+    if others.iter().any(|option| is_relative_path_option(option)) {
+        return Err(too_long());
+    }
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let mut folders = Vec::with_capacity(layers.len());
+    for layer in &mut layers {
+        let path = layer.path();
+        let folder = openat(AT_FDCWD, &path, flags, Mode::empty())
+            .at(Step::Mount)
+            .map_err(|failure| failure.with_detail(format!("lower layer {path:?}")))?;
+        layer.escaped = folder.as_raw_fd().to_string();
+        folders.push(folder);
+    }
+    let folder = Path::new("/proc/self/fd");
+    mount_from(folder, source, place, options, &others, &layers)
 }
 
 /// By mount(2), with the mapped layers attached for its duration to a temporary folder.

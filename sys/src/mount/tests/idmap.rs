@@ -28,6 +28,9 @@ fn an_idmapped_bind_shows_mapped_owners() {
 
 #[test]
 fn an_idmapped_file_system_is_one_mount_with_mapped_owners() {
+    if !kernel_has("a tmpfs with mapped owners", (6, 3)) {
+        return;
+    }
     let bed = Bed::new();
     let list = [request(
         "tmpfs",
@@ -85,6 +88,9 @@ fn an_idmapped_overlay_maps_its_lower_layers_on_new_and_old_kernels() {
 
     let userns = userns::with_mapping(parsed.id_mapping.as_ref().unwrap()).unwrap();
     for modern in [true, false] {
+        if modern && !kernel_has("an overlay on detached layers", (6, 15)) {
+            continue;
+        }
         let trees = overlay::mapped_layers(&parsed, userns.as_fd()).unwrap();
         let place = Place::open(&bed.rootfs(), "").unwrap();
         let source = Path::new("overlay");

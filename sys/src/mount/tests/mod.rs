@@ -94,6 +94,23 @@ fn options(words: &[&str]) -> Options {
     Options::parse(&words.iter().map(ToString::to_string).collect::<Vec<_>>()).unwrap()
 }
 
+/// Whether the kernel is this one or younger; a part of a test that needs it is skipped, aloud,
+/// where it is not.
+fn kernel_has(what: &str, since: (u32, u32)) -> bool {
+    let release = read("/proc/sys/kernel/osrelease");
+    let mut numbers = release
+        .split(['.', '-'])
+        .map(|number| number.trim().parse::<u32>());
+    let (Some(Ok(major)), Some(Ok(minor))) = (numbers.next(), numbers.next()) else {
+        panic!("odd kernel release {release:?}");
+    };
+    let has = (major, minor) >= since;
+    if !has {
+        eprintln!("skipped: {what} needs Linux {}.{}", since.0, since.1);
+    }
+    has
+}
+
 /// The mount table's line of the topmost mount at `path`.
 fn table_line(path: &Path) -> String {
     let needle = format!(" {} ", path.display());

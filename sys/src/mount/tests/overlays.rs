@@ -44,15 +44,28 @@ fn two_hundred_long_layers_mount_on_new_and_old_kernels() {
     assert_eq!(bed.mounted().len(), 1);
     unmount_recursive(&bed.rootfs()).unwrap();
     let words = Options::parse(&list[0].options).unwrap();
-    let place = Place::open(&bed.rootfs(), "").unwrap();
-    let mounted = overlay::by_context(Path::new("overlay"), &place, &words, None).unwrap();
-    assert_eq!(read(bed.rootfs().join("name")), "upper");
-    drop((mounted, place));
-    unmount_recursive(&bed.rootfs()).unwrap();
+    let ways: [fn(&Place, &Options) -> _; 2] = [
+        |place, words| overlay::by_context(Path::new("overlay"), place, words, None),
+        |place, words| overlay::by_descriptors(Path::new("overlay"), place, words),
+    ];
+    for (index, way) in ways.into_iter().enumerate() {
+        if index == 0 && !kernel_has("lowerdir+", (6, 8)) {
+            continue;
+        }
+        let place = Place::open(&bed.rootfs(), "").unwrap();
+        let mounted = way(&place, &words).unwrap();
+        assert_eq!(read(bed.rootfs().join("name")), "upper");
+        assert!(bed.rootfs().join("only-in-199").exists());
+        drop((mounted, place));
+        unmount_recursive(&bed.rootfs()).unwrap();
+    }
 
     let lower = layers(&bed, &"c".repeat(200), 200);
     let words = Options::parse(&overlay_words(&bed, &lower)).unwrap();
     for modern in [true, false] {
+        if modern && !kernel_has("lowerdir+", (6, 8)) {
+            continue;
+        }
         let place = Place::open(&bed.rootfs(), "").unwrap();
         let source = Path::new("overlay");
         let mounted = if modern {
