@@ -10,7 +10,7 @@ use task_api::task::{Any, FEATURES, RuntimeInfo, RuntimeVersion};
 
 use crate::flavor::Flavor;
 use crate::manager::{REVISION, VERSION};
-use crate::runc::{ContainerStdio, ErrorKind, RuncOptions, Runtime, options};
+use crate::runc::{ContainerStdio, RuncOptions, Runtime, options};
 
 /// How long the runtime may take to say what it can do.
 const FEATURES_TIMEOUT: Duration = Duration::from_secs(5);
@@ -23,14 +23,13 @@ const FEATURES_TIMEOUT: Duration = Duration::from_secs(5);
 pub fn info(flavor: Flavor, stdin: &[u8]) -> Result<Vec<u8>, String> {
     let request = match stdin {
         [] => None,
-        bytes => Some(Any::parse_from_bytes(bytes).map_err(|error| {
-            format!("stdin does not hold runtime options: {error}")
-        })?),
+        bytes => Some(
+            Any::parse_from_bytes(bytes)
+                .map_err(|error| format!("stdin does not hold runtime options: {error}"))?,
+        ),
     };
     let options = match &request {
-        Some(any) => {
-            options::load(&any.type_url, &any.value).map_err(|error| error.to_string())?
-        }
+        Some(any) => options::load(&any.type_url, &any.value).map_err(|error| error.to_string())?,
         None => RuncOptions::default(),
     };
     let env: Vec<_> = std::env::vars_os().collect();
@@ -44,24 +43,25 @@ pub fn info(flavor: Flavor, stdin: &[u8]) -> Result<Vec<u8>, String> {
         }),
         options: request.into(),
         features: features
-            .map(|value| Any { type_url: FEATURES.to_owned(), value, ..Any::default() })
+            .map(|value| Any {
+                type_url: FEATURES.to_owned(),
+                value,
+                ..Any::default()
+            })
             .into(),
         ..RuntimeInfo::default()
     };
-    message.write_to_bytes().map_err(|error| format!("encode the runtime info: {error}"))
+    message
+        .write_to_bytes()
+        .map_err(|error| format!("encode the runtime info: {error}"))
 }
 
 /// The runtime's own account, as JSON; `None` when it gives none.
-fn features(
-    runtime: &Runtime,
-    env: &[(OsString, OsString)],
-) -> Result<Option<Vec<u8>>, String> {
+fn features(runtime: &Runtime, env: &[(OsString, OsString)]) -> Result<Option<Vec<u8>>, String> {
     let call = runtime.features();
-    let running = match call.start(env, Path::new("/"), ContainerStdio::Collected) {
-        Ok(running) => running,
-        Err(error) if error.kind == ErrorKind::Other => return Ok(None),
-        Err(error) => return Err(format!("runtime {}: {error}", runtime.program.display())),
-    };
+    let running = call
+        .start(env, Path::new("/"), ContainerStdio::Collected)
+        .map_err(|error| format!("runtime {}: {error}", runtime.program.display()))?;
     let exited = sys::wait::wait_timeout(&running.child, FEATURES_TIMEOUT);
     let Ok(Some(exited)) = exited else {
         // It goes with us (its parent-death signal), and its group at once.

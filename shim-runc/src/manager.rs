@@ -7,9 +7,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::ExitCode;
 
-use shim_common::bootstrap::{
-    StartRequest, read_stdin, served_environment, socket_dir_or_default,
-};
+use shim_common::bootstrap::{StartRequest, read_stdin, served_environment, socket_dir_or_default};
 use shim_common::cli::{self, Action, CliError, Flags, Invocation};
 use shim_common::spec::{self, Spec};
 use shim_common::start::{self, DEBUG_SOCKET_FD, SOCKET_FD, StartPlan};
@@ -113,7 +111,10 @@ fn run(flavor: Flavor, program: &OsString, invocation: &Invocation) -> Result<()
 }
 
 fn version(program: &Path) -> String {
-    let name = program.file_name().unwrap_or(program.as_os_str()).to_string_lossy();
+    let name = program
+        .file_name()
+        .unwrap_or(program.as_os_str())
+        .to_string_lossy();
     format!("{name}:\n  Version:  {VERSION}\n  Revision: {REVISION}\n\n")
 }
 
@@ -142,7 +143,11 @@ fn start(flavor: Flavor, flags: &Flags) -> Result<Vec<u8>, String> {
 
     let shim_cgroup = shim_cgroup(&request)?;
     let (grpc, ttrpc) = request.containerd_addresses();
-    let grpc_address = if flags.address.is_empty() { grpc } else { &flags.address };
+    let grpc_address = if flags.address.is_empty() {
+        grpc
+    } else {
+        &flags.address
+    };
     let mut changes = vec![(env::GOMAXPROCS, flavor.gomaxprocs())];
     if std::env::var_os(env::TTRPC_ADDRESS).is_none() && !ttrpc.is_empty() {
         changes.push((env::TTRPC_ADDRESS, ttrpc));
@@ -171,7 +176,9 @@ fn start(flavor: Flavor, flags: &Flags) -> Result<Vec<u8>, String> {
 /// refuse: it can say so with a class.
 fn shim_cgroup(request: &StartRequest) -> Result<Option<String>, String> {
     use runc::options::{OptionsError, load};
-    let Some(options) = request.options() else { return Ok(None) };
+    let Some(options) = request.options() else {
+        return Ok(None);
+    };
     match load(&options.type_url, &options.value) {
         Ok(options) => Ok(Some(options.shim_cgroup).filter(|cgroup| !cgroup.is_empty())),
         Err(OptionsError::ForeignType(_)) => Ok(None),
@@ -188,12 +195,19 @@ fn serve(flavor: Flavor, flags: &Flags) -> Result<(), String> {
     sys::process::set_name(PROCESS_NAME).map_err(|error| format!("set the name: {error}"))?;
     let listener = if flags.socket.as_os_str().is_empty() {
         inherited.ok_or_else(|| {
-            format!("no socket to serve on: descriptor {SOCKET_FD} is not open and -socket not given")
+            format!(
+                "no socket to serve on: descriptor {SOCKET_FD} is not open and -socket not given"
+            )
         })?
     } else {
         sys::socket::listen_unix(&flags.socket, 0o600).map_err(|error| error.to_string())?
     };
-    shim_common::log::to_fifo(flavor.runtime_name(), &flags.namespace, &flags.id, flags.debug);
+    shim_common::log::to_fifo(
+        flavor.runtime_name(),
+        &flags.namespace,
+        &flags.id,
+        flags.debug,
+    );
     crate::supervisor::serve(ServeArgs {
         flavor,
         namespace: flags.namespace.clone(),
@@ -212,7 +226,10 @@ mod tests {
     #[test]
     fn the_version_is_told_under_the_programs_own_name() {
         let text = version(Path::new("/usr/bin/containerd-shim-runc-v2"));
-        assert!(text.starts_with("containerd-shim-runc-v2:\n  Version:  0."), "{text}");
+        assert!(
+            text.starts_with("containerd-shim-runc-v2:\n  Version:  0."),
+            "{text}"
+        );
         assert!(text.contains("\n  Revision: "), "{text}");
     }
 
@@ -220,12 +237,19 @@ mod tests {
     fn only_runc_options_put_the_shim_into_a_cgroup() {
         let request = |type_url: &str, value: &[u8]| {
             let value = value.to_vec();
-            StartRequest::Legacy(Some(Any { type_url: type_url.into(), value, ..Any::default() }))
+            StartRequest::Legacy(Some(Any {
+                type_url: type_url.into(),
+                value,
+                ..Any::default()
+            }))
         };
         let options = b"\x1a\x02/s";
         let got = shim_cgroup(&request("containerd.runc.v1.Options", options));
         assert_eq!(got.unwrap().as_deref(), Some("/s"));
-        assert_eq!(shim_cgroup(&request("other.Options", options)).unwrap(), None);
+        assert_eq!(
+            shim_cgroup(&request("other.Options", options)).unwrap(),
+            None
+        );
         assert_eq!(shim_cgroup(&StartRequest::Legacy(None)).unwrap(), None);
         assert!(shim_cgroup(&request("containerd.runc.v1.Options", b"\xff")).is_err());
     }

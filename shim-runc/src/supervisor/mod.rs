@@ -296,7 +296,7 @@ impl Supervisor {
 
     fn create(&mut self, call: CallId, request: CreateRequest) {
         let in_use = self.ids.contains_key(&request.id);
-        let full = self.flavor.one_container() && !self.containers.is_empty();
+        let full = !self.flavor.groups() && !self.containers.is_empty();
         if in_use || full {
             let refusal = Refusal::already_exists(format!("container {}", request.id));
             return self.answer(call, Err(refusal));
