@@ -1,7 +1,7 @@
 //! A private Docker engine on a private containerd, and the `docker` client on it.
 
 use std::ffi::OsStr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use nix::sys::signal::Signal;
@@ -159,6 +159,26 @@ impl Dockerd {
                 Err(format!("it is {now}"))
             }
         });
+    }
+
+    /// Kills containerd under the running engine, with SIGKILL.
+    pub fn kill_containerd(&mut self) {
+        self.node.kill_daemon();
+    }
+
+    /// Starts containerd again after [`Dockerd::kill_containerd`].
+    ///
+    /// # Panics
+    ///
+    /// When it does not come up.
+    pub fn restart_containerd(&mut self) {
+        self.node.restart_daemon();
+    }
+
+    /// A path in the folder of the engine.
+    #[must_use]
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.node.path(name)
     }
 
     /// What the engine, its shims and its containers have on the machine.

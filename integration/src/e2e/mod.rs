@@ -28,5 +28,5 @@ pub use docker::Dockerd;
 pub use footprint::{Footprint, Shim};
 pub use image::{layer_tar, unpack_rootfs};
 pub use run::{Output, Running, command, in_terminal, run};
-pub use shims::{SwapDir, other_dir, quick, shim_dir};
+pub use shims::{SwapDir, are_go_shims, other_dir, quick, shim_dir};
 pub use wait::{LONG, SHORT, until, until_ok};

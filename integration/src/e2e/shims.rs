@@ -38,6 +38,15 @@ pub fn quick() -> bool {
     std::env::var_os("WHERRY_QUICK").is_some_and(|value| !value.is_empty())
 }
 
+/// Whether the shims in `dir` are Go's: a Go linker leaves this mark in every binary. A few tests
+/// expect of ours what the Go shims are known not to do, and say so by asking this.
+#[must_use]
+pub fn are_go_shims(dir: &Path) -> bool {
+    let mark = b"Go buildinf:";
+    let binary = fs::read(dir.join("containerd-shim-runc-v2")).unwrap_or_default();
+    binary.windows(mark.len()).any(|window| window == mark)
+}
+
 fn release_dir() -> PathBuf {
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(
         || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"),
