@@ -43,12 +43,10 @@ fn swap(before: &Path, after: &Path, runtime: &str) {
 
     // A new container beside the old ones, by the new binary.
     let new = run(&node, "new");
-    let started = node.shim_of(&new).pid;
-    assert_eq!(
-        std::fs::read(format!("/proc/{started}/exe")).unwrap(),
-        std::fs::read(after.join(format!("containerd-shim-runc-{}", flavour(runtime)))).unwrap(),
-        "the new binary serves new containers"
-    );
+    let binary = format!("containerd-shim-runc-{}", flavour(runtime));
+    let started = format!("/proc/{}/exe", node.shim_of(&new).pid);
+    let same = bytes(started.as_ref()) == bytes(&after.join(binary));
+    assert!(same, "the new binary serves new containers");
     use_and_remove(&node, &new);
 
     // As a package upgrade that restarts the daemon too: it reads the bundles of the old shim.
@@ -57,12 +55,16 @@ fn swap(before: &Path, after: &Path, runtime: &str) {
 
     // A shim of before dies by accident: the new binary cleans its bundle up.
     let shim = node.shim_of(&orphaned).pid;
-    kill(Pid::from_raw(shim), Signal::SIGKILL).unwrap();
+    assert_eq!(kill(Pid::from_raw(shim), Signal::SIGKILL), Ok(()));
     until("the orphan to be gone", LONG, || {
         node.status(&orphaned).is_none().then_some(())
     });
     let _ = node.ctr(["container", "delete", &orphaned]).ok();
     node.footprint().assert_clean_after_a_crash(after);
+}
+
+fn bytes(path: &Path) -> Vec<u8> {
+    std::fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
 fn flavour(runtime: &str) -> &str {
