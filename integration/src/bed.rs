@@ -1,0 +1,357 @@
+//! The bed of one test: names, folders and sockets of its own, and the cleaning up after it.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use containerd_shim_protos::shim::oci::Options;
+use nix::mount::{MntFlags, umount2};
+use sha2::{Digest as _, Sha256};
+
+use crate::bundle::{Bundle, Spec, options_any};
+use crate::delete::{self, DeleteOutcome};
+use crate::leaks::Leaks;
+use crate::shim::{Protocol, Shim, StartRequest};
+use crate::sink::EventSink;
+use crate::{host, stdio, target, wait};
+
+/// Where shims make their sockets.
+const SOCKETS: &str = "/run/containerd/s";
+
+/// One test's namespace, folder, runtime root, cgroup parent and event sink.
+///
+/// Dropping it kills and removes whatever is left, also when the test failed.
+#[derive(Debug)]
+pub struct Bed {
+    dir: tempfile::TempDir,
+    namespace: String,
+    sink: EventSink,
+    ids: Mutex<Vec<String>>,
+    before: Leaks,
+}
+
+impl Default for Bed {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Bed {
+    /// A fresh bed; the harness becomes the reaper of orphaned shims and containers.
+    pub fn new() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        nix::sys::prctl::set_child_subreaper(true).expect("become a subreaper");
+        let dir = tempfile::Builder::new()
+            .prefix("wherry-")
+            .tempdir()
+            .expect("a folder for the test");
+        let namespace = format!(
+            "wherry-{}-{}",
+            std::process::id(),
+            COUNT.fetch_add(1, Ordering::Relaxed)
+        );
+        fs::create_dir_all(dir.path().join("run")).expect("a folder for runtime sockets");
+        let sink = EventSink::listen(&dir.path().join("containerd.sock.ttrpc"));
+        let mut bed = Self {
+            dir,
+            namespace,
+            sink,
+            ids: Mutex::new(Vec::new()),
+            before: Leaks::default(),
+        };
+        bed.before = Leaks::snapshot(&bed);
+        bed
+    }
+
+    /// The test's folder.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// A path inside the test's folder.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir().join(name)
+    }
+
+    /// The containerd namespace.
+    pub fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    /// The event sink.
+    pub fn sink(&self) -> &EventSink {
+        &self.sink
+    }
+
+    /// The `cgroupsPath` of a container, or with "" the parent of all of this bed.
+    pub fn cgroup(&self, id: &str) -> String {
+        format!("/{}/{id}", self.namespace).trim_end_matches('/').to_owned()
+    }
+
+    /// The value of `Options.root`; the shim appends the namespace.
+    pub fn runtime_root(&self) -> PathBuf {
+        self.path("runc")
+    }
+
+    /// The folder of bundles, which is the one that `delete` looks in.
+    pub fn bundles(&self) -> PathBuf {
+        self.path("state").join(&self.namespace)
+    }
+
+    /// Runtime options with this bed's root and the runtime under test.
+    pub fn options(&self) -> Options {
+        let mut options = Options::new();
+        options.root = self.runtime_root().display().to_string();
+        options.binary_name = target::runtime_path().display().to_string();
+        options
+    }
+
+    /// Writes the bundle of a container.
+    pub fn bundle(&self, id: &str, spec: &Spec) -> Bundle {
+        self.ids.lock().unwrap().push(id.to_owned());
+        Bundle::write(&self.bundles(), id, spec, &self.cgroup(id), self.options())
+    }
+
+    /// The `start` call for a bundle as containerd up to 2.2 makes it.
+    pub fn start_request(&self, bundle: &Bundle) -> StartRequest {
+        StartRequest {
+            binary: target::shim_binary(),
+            namespace: self.namespace.clone(),
+            id: bundle.id.clone(),
+            grpc_address: self.path("containerd.sock"),
+            ttrpc_address: self.sink.path().to_owned(),
+            bundle: bundle.path.clone(),
+            debug: false,
+            protocol: Protocol::Options(options_any(&bundle.options)),
+            env: vec![(
+                "XDG_RUNTIME_DIR".to_owned(),
+                self.path("run").display().to_string(),
+            )],
+        }
+    }
+
+    /// Starts a shim for a bundle.
+    #[track_caller]
+    pub fn start(&self, bundle: &Bundle) -> Shim {
+        self.start_with(&self.start_request(bundle))
+    }
+
+    /// Starts a shim that must start.
+    #[track_caller]
+    pub fn start_with(&self, request: &StartRequest) -> Shim {
+        match Shim::start(request) {
+            Ok(shim) => shim,
+            Err(failed) => panic!(
+                "start ended with {:?}: {}",
+                failed.code,
+                String::from_utf8_lossy(&failed.output)
+            ),
+        }
+    }
+
+    /// A bundle and its shim, not yet created.
+    #[track_caller]
+    pub fn shim(&self, id: &str, spec: &Spec) -> (Bundle, Shim) {
+        let bundle = self.bundle(id, spec);
+        let shim = self.start(&bundle);
+        (bundle, shim)
+    }
+
+    /// A container without stdio that was created.
+    #[track_caller]
+    pub fn created(&self, id: &str, spec: &Spec) -> (Bundle, Shim) {
+        let (bundle, shim) = self.shim(id, spec);
+        shim.task.create(&bundle.create()).unwrap_or_else(|e| panic!("Create: {e}"));
+        (bundle, shim)
+    }
+
+    /// A container without stdio that runs.
+    #[track_caller]
+    pub fn running(&self, id: &str, spec: &Spec) -> (Bundle, Shim) {
+        let (bundle, shim) = self.created(id, spec);
+        shim.task.start(id, "").unwrap_or_else(|e| panic!("Start: {e}"));
+        (bundle, shim)
+    }
+
+    /// Kills a container, waits for its end, deletes it and shuts the shim down.
+    #[track_caller]
+    pub fn end(&self, bundle: &Bundle, shim: &Shim) {
+        // Refused when it has ended already.
+        let _ = shim.task.kill(&bundle.id, "", 9, true);
+        shim.task.wait(&bundle.id, "").unwrap_or_else(|e| panic!("Wait: {e}"));
+        shim.task.delete(&bundle.id, "").unwrap_or_else(|e| panic!("Delete: {e}"));
+        self.shut(bundle, shim);
+    }
+
+    /// Shuts a shim down that has no container left and waits for its end.
+    #[track_caller]
+    pub fn shut(&self, bundle: &Bundle, shim: &Shim) {
+        match shim.task.shutdown(&bundle.id) {
+            // A shim may end before its answer has left.
+            Ok(_) | Err(crate::client::CallError::Closed) => {}
+            Err(e) => panic!("Shutdown: {e}"),
+        }
+        shim.wait_gone();
+    }
+
+    /// Runs the `delete` action for a bundle.
+    pub fn delete(&self, bundle: &Bundle) -> DeleteOutcome {
+        delete::run(&self.start_request(bundle))
+    }
+
+    /// What containerd does last: the `delete` action, then the bundle's removal.
+    #[track_caller]
+    pub fn remove(&self, bundle: &Bundle) {
+        // Go's 1.x fails on a bundle that never saw a Create; 2.x and ours do not.
+        let created = bundle.path.join("runtime").exists();
+        if created || target::flavor() != target::Flavor::Go {
+            self.delete(bundle).response();
+        }
+        fs::remove_dir_all(&bundle.path).expect("remove the bundle");
+    }
+
+    /// Removes a container and its shim as containerd does and fails on anything left behind.
+    #[track_caller]
+    pub fn finish(&self, bundle: &Bundle, shim: &Shim) {
+        self.end(bundle, shim);
+        self.remove(bundle);
+        self.assert_clean();
+    }
+
+    /// Fails on anything left behind since the bed was made; FIFOs of clients are the test's.
+    #[track_caller]
+    pub fn assert_clean(&self) {
+        // The runtime leaves the parent cgroup it made on the way.
+        host::remove_empty_cgroup(&self.cgroup(""));
+        for fifo in host::files_below(&self.path("io"), &|_| true) {
+            let _ = fs::remove_file(fifo);
+        }
+        Leaks::none_since(self, &self.before);
+    }
+
+    /// A path for a client's FIFO.
+    pub fn fifo(&self, name: &str) -> PathBuf {
+        let dir = self.path("io");
+        fs::create_dir_all(&dir).expect("a folder for FIFOs");
+        dir.join(name)
+    }
+
+    /// A runtime that is a shell script: `$REAL` is the runtime under test, `$cmd` the subcommand.
+    pub fn wrapper(&self, name: &str, script: &str) -> PathBuf {
+        let path = self.path(name);
+        let text = format!(
+            "#!/bin/sh\nREAL={}\nDIR={}\ncmd=\nfor a in \"$@\"; do case \"$a\" in \
+             create|start|exec|kill|delete|ps|pause|resume|update|state|restore|checkpoint|features) \
+             cmd=$a; break;; esac; done\n{script}\n",
+            target::runtime_path().display(),
+            self.dir().display(),
+        );
+        fs::write(&path, text).expect("write the wrapper");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("chmod the wrapper");
+        path
+    }
+
+    /// The address that a shim of this bed must listen on, by its group's id.
+    pub fn socket_of(&self, group: &str) -> PathBuf {
+        let name = self.path("containerd.sock").join(&self.namespace).join(group);
+        let digest = Sha256::digest(name.as_os_str().as_encoded_bytes());
+        Path::new(SOCKETS).join(stdio::hex(&digest))
+    }
+
+    /// The sockets of this bed's ids that exist.
+    pub fn sockets(&self) -> Vec<PathBuf> {
+        let ids = self.ids.lock().unwrap();
+        let mut found: Vec<_> = ids
+            .iter()
+            .map(|id| self.socket_of(id))
+            .filter(|path| path.exists())
+            .collect();
+        found.dedup();
+        found
+    }
+
+    /// Takes note of a group id that is no container's, for the search for sockets.
+    pub fn note_group(&self, group: &str) {
+        self.ids.lock().unwrap().push(group.to_owned());
+    }
+
+    /// The states that the runtime keeps for this bed's containers.
+    pub fn runtime_states(&self) -> Vec<PathBuf> {
+        let own = self.runtime_root().join(&self.namespace);
+        let default = Path::new("/run/containerd/runc").join(&self.namespace);
+        [own, default]
+            .iter()
+            .filter_map(|dir| fs::read_dir(dir).ok())
+            .flat_map(|entries| entries.flatten().map(|e| e.path()))
+            .collect()
+    }
+
+    /// The processes of this bed: shims and runtimes by argument, containers by cgroup.
+    pub fn processes(&self) -> Vec<i32> {
+        let own = i32::try_from(std::process::id()).expect("a pid");
+        let dir = self.dir().display().to_string();
+        let mut found = host::cgroup_members(&self.cgroup(""));
+        for pid in host::pids() {
+            if pid != own
+                && host::cmdline(pid)
+                    .iter()
+                    .any(|arg| *arg == self.namespace || arg.starts_with(&dir))
+                && host::alive(pid)
+            {
+                found.push(pid);
+            }
+        }
+        found.sort_unstable();
+        found.dedup();
+        found.retain(|pid| host::alive(*pid));
+        found
+    }
+}
+
+impl Drop for Bed {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln_state(self);
+        }
+        // Frozen processes do not die: thaw first.
+        for dir in host::cgroups(&self.cgroup("")) {
+            let _ = fs::write(dir.join("freezer.state"), "THAWED");
+            let _ = fs::write(dir.join("cgroup.freeze"), "0");
+        }
+        wait::holds(wait::SHORT, || {
+            let left = self.processes();
+            left.iter().for_each(|pid| host::kill_hard(*pid));
+            left.is_empty()
+        });
+        for state in self.runtime_states() {
+            let (Some(root), Some(id)) = (state.parent(), state.file_name()) else {
+                continue;
+            };
+            let _ = Command::new(target::runtime_path())
+                .arg("--root")
+                .arg(root)
+                .args(["delete", "--force"])
+                .arg(id)
+                .output();
+        }
+        for mount in host::mounts_below(self.dir()).iter().rev() {
+            let _ = umount2(mount, MntFlags::MNT_DETACH);
+        }
+        for cgroup in host::cgroups(&self.cgroup("")).iter().rev() {
+            let _ = fs::remove_dir(cgroup);
+        }
+        for socket in self.sockets() {
+            let _ = fs::remove_file(socket);
+        }
+        let _ = fs::remove_dir_all(Path::new("/run/containerd/runc").join(&self.namespace));
+    }
+}
+
+/// What helps to understand a failed test: the events that arrived and what is still there.
+fn eprintln_state(bed: &Bed) {
+    println!("events: {:#?}", bed.sink.briefs());
+    println!("still there: {:#?}", Leaks::snapshot(bed));
+}
