@@ -64,7 +64,8 @@ pub(super) async fn serve(
                 let stream = frame.stream;
                 match begin(frame, calls.len()) {
                     Begun::Call(call, deadline) => {
-                        let answer = handler.call(call);
+                        let handler = handler.clone();
+                        let answer = async move { handler.call(call).await };
                         calls.push(async move { (stream, run(answer, deadline).await) });
                     }
                     Begun::Refused(refusal) => {
