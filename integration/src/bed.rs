@@ -88,7 +88,9 @@ impl Bed {
 
     /// The `cgroupsPath` of a container, or with "" the parent of all of this bed.
     pub fn cgroup(&self, id: &str) -> String {
-        format!("/{}/{id}", self.namespace).trim_end_matches('/').to_owned()
+        format!("/{}/{id}", self.namespace)
+            .trim_end_matches('/')
+            .to_owned()
     }
 
     /// The value of `Options.root`; the shim appends the namespace.
@@ -164,7 +166,9 @@ impl Bed {
     #[track_caller]
     pub fn created(&self, id: &str, spec: &Spec) -> (Bundle, Shim) {
         let (bundle, shim) = self.shim(id, spec);
-        shim.task.create(&bundle.create()).unwrap_or_else(|e| panic!("Create: {e}"));
+        shim.task
+            .create(&bundle.create())
+            .unwrap_or_else(|e| panic!("Create: {e}"));
         (bundle, shim)
     }
 
@@ -172,7 +176,9 @@ impl Bed {
     #[track_caller]
     pub fn running(&self, id: &str, spec: &Spec) -> (Bundle, Shim) {
         let (bundle, shim) = self.created(id, spec);
-        shim.task.start(id, "").unwrap_or_else(|e| panic!("Start: {e}"));
+        shim.task
+            .start(id, "")
+            .unwrap_or_else(|e| panic!("Start: {e}"));
         (bundle, shim)
     }
 
@@ -181,8 +187,12 @@ impl Bed {
     pub fn end(&self, bundle: &Bundle, shim: &Shim) {
         // Refused when it has ended already.
         let _ = shim.task.kill(&bundle.id, "", 9, true);
-        shim.task.wait(&bundle.id, "").unwrap_or_else(|e| panic!("Wait: {e}"));
-        shim.task.delete(&bundle.id, "").unwrap_or_else(|e| panic!("Delete: {e}"));
+        shim.task
+            .wait(&bundle.id, "")
+            .unwrap_or_else(|e| panic!("Wait: {e}"));
+        shim.task
+            .delete(&bundle.id, "")
+            .unwrap_or_else(|e| panic!("Delete: {e}"));
         self.shut(bundle, shim);
     }
 
@@ -256,7 +266,10 @@ impl Bed {
 
     /// The address that a shim of this bed must listen on, by its group's id.
     pub fn socket_of(&self, group: &str) -> PathBuf {
-        let name = self.path("containerd.sock").join(&self.namespace).join(group);
+        let name = self
+            .path("containerd.sock")
+            .join(&self.namespace)
+            .join(group);
         let digest = Sha256::digest(name.as_os_str().as_encoded_bytes());
         Path::new(SOCKETS).join(stdio::hex(&digest))
     }

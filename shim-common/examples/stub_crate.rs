@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
 
+use shim_common::server::Method;
 use ttrpc::asynchronous::{MethodHandler, Server, Service, TtrpcContext};
 use ttrpc::proto::{Request, Response};
-use wherry_shim_common::server::Method;
 
 struct Stub;
 

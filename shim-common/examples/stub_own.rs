@@ -3,7 +3,7 @@
 
 use std::future::Future;
 
-use wherry_shim_common::server::{Call, Refusal, Server, TaskHandler};
+use shim_common::server::{Call, Refusal, Server, TaskHandler};
 
 #[derive(Clone)]
 struct Stub;

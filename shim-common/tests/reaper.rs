@@ -10,8 +10,8 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::time::Duration;
 
+use shim_common::reaper::{Notice, Reaper};
 use sys::spawn::{Child, Spawn};
-use wherry_shim_common::reaper::{Notice, Reaper};
 
 fn shell(script: &str) -> Child {
     let args = ["sh", "-c", script].map(OsString::from).to_vec();

@@ -12,9 +12,10 @@ use std::future::Future;
 use std::io::{Read, Seek};
 use std::time::Duration;
 
+use shim_common::server::{Call, Server, TaskHandler};
 use sys::spawn::Spawn;
+use task_api::status::Refusal;
 use tokio::net::UnixStream;
-use wherry_shim_common::server::{Call, Refusal, Server, TaskHandler};
 
 #[derive(Clone)]
 struct Stub;

@@ -11,9 +11,9 @@
 
 use std::collections::BTreeMap;
 
-use wherry_sys as sys;
-use wherry_sys::signal::SignalFd;
-use wherry_sys::spawn::Spawn;
+use sys;
+use sys::signal::SignalFd;
+use sys::spawn::Spawn;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();

@@ -4,8 +4,8 @@
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use wherry_sys as sys;
-use wherry_sys::spawn::Spawn;
+use sys;
+use sys::spawn::Spawn;
 
 const ROUNDS: usize = 1000;
 

@@ -1,8 +1,8 @@
 //! A thousand spawns, successful and failed, leave no descriptor, no mapping and no zombie. One
 //! test alone in its process: it counts what the whole process has.
 
-use wherry_sys as sys;
-use wherry_sys::spawn::Spawn;
+use sys;
+use sys::spawn::Spawn;
 
 /// Open descriptors and lines of the memory map; the reading itself costs one in both counts.
 fn held() -> std::io::Result<(usize, usize)> {

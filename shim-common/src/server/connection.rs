@@ -6,11 +6,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::time::Duration;
 
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use protobuf::{Message, MessageField};
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 use ttrpc::Code;
 use ttrpc::proto::{Request, Response, Status};
 
@@ -37,7 +37,9 @@ pub(super) async fn serve(
 ) -> io::Result<()> {
     let (mut from, mut to) = stream.split();
     let mut reader = FrameReader::default();
-    let mut calls: JoinSet<Reply> = JoinSet::new();
+    // Not tasks of the runtime: those are allocated with an alignment that fragments the heap of
+    // the C library, by 100 kB over a thousand calls.
+    let mut calls = FuturesUnordered::new();
     let mut out: Vec<u8> = Vec::new();
     let mut sent = 0;
     let mut stopping = *stopped.borrow();
@@ -54,18 +56,18 @@ pub(super) async fn serve(
                     (out, sent) = (Vec::new(), 0);
                 }
             }
-            Some(reply) = calls.join_next(), if !calls.is_empty() && out.is_empty() => {
-                if let Ok((stream, message)) = reply {
-                    frame::write(&mut out, stream, RESPONSE, &message);
-                }
+            Some(reply) = calls.next(), if !calls.is_empty() && out.is_empty() => {
+                let (stream, message): Reply = reply;
+                frame::write(&mut out, stream, RESPONSE, &message);
             }
             frame = reader.next(&mut from), if !stopping && out.is_empty() => {
                 let Some(frame) = frame? else { return Ok(()) };
                 let stream = frame.stream;
                 match begin(frame, calls.len()) {
                     Begun::Call(call, deadline) => {
-                        let answer = handler.call(call);
-                        calls.spawn_local(async move { (stream, run(answer, deadline).await) });
+                        let handler = handler.clone();
+                        let answer = async move { handler.call(call).await };
+                        calls.push(async move { (stream, run(answer, deadline).await) });
                     }
                     Begun::Refused(refusal) => {
                         frame::write(&mut out, stream, RESPONSE, &encode(Err(refusal)));

@@ -12,17 +12,19 @@
 mod connection;
 pub(crate) mod frame;
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::future::Future;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
 
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use task_api::status::Refusal;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use task_api::status::Refusal;
+use tokio::time::Instant;
 
 /// How long the accept loop rests after a failure that would otherwise repeat at once, such as
 /// running out of descriptors; doubled up to [`REST_LIMIT`].
@@ -132,7 +134,7 @@ impl Drop for Counted {
 pub struct Server {
     shared: Rc<Shared>,
     stop: watch::Sender<bool>,
-    accept: RefCell<Option<JoinHandle<()>>>,
+    accept: JoinHandle<()>,
 }
 
 impl Server {
@@ -165,7 +167,7 @@ impl Server {
         Ok(Self {
             shared,
             stop,
-            accept: RefCell::new(Some(accept)),
+            accept,
         })
     }
 
@@ -185,17 +187,17 @@ impl Server {
         }
     }
 
+    /// Returns once the accept loop, hence the listener and every connection, is gone.
+    async fn ended(&self) {
+        self.stop.closed().await;
+    }
+
     /// Stops accepting, closes the listening socket, and lets the replies of calls in flight leave;
     /// each connection closes when it has none. Returns after `limit` at the latest.
     pub async fn stop(&self, limit: Duration) {
-        let accept = self.accept.borrow_mut().take();
-        if let Some(accept) = accept {
-            accept.abort();
-            // The listener closes with the task, which ends when the runtime next looks at it.
-            let _cancelled = accept.await;
-        }
-        let _no_connections = self.stop.send(true);
-        if tokio::time::timeout(limit, self.emptied()).await.is_err() {
+        // Fails only when the loop has ended already.
+        let _ended = self.stop.send(true);
+        if tokio::time::timeout(limit, self.ended()).await.is_err() {
             log::warn!(
                 "server: {} connections still open at the end",
                 self.connections()
@@ -206,48 +208,72 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        if let Some(accept) = self.accept.borrow_mut().take() {
-            accept.abort();
-        }
+        self.accept.abort();
     }
 }
 
+/// Accepts connections and drives them, all in this one future: a task of the runtime per connection
+/// would cost the heap what `connection` says of calls. Ends when stopped and without connections.
 async fn accept_loop(
     listener: UnixListener,
     handler: impl TaskHandler,
     peers: Peers,
     shared: Rc<Shared>,
-    stopped: watch::Receiver<bool>,
+    mut stopped: watch::Receiver<bool>,
 ) {
-    let mut rest = REST;
-    loop {
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                rest = REST;
-                if let Err(why) = admit(&stream, peers) {
-                    log::warn!("server: connection refused: {why}");
-                    continue;
-                }
-                let (handler, stopped) = (handler.clone(), stopped.clone());
-                let counted = Counted::new(&shared);
-                tokio::task::spawn_local(async move {
-                    let _counted = counted;
-                    if let Err(e) = connection::serve(stream, handler, stopped).await {
-                        log::debug!("server: connection ended: {e}");
+    let mut listener = Some(listener);
+    let mut open = FuturesUnordered::new();
+    let (mut rest, mut rests_until) = (REST, None);
+    while listener.is_some() || !open.is_empty() {
+        tokio::select! {
+            Some(()) = open.next(), if !open.is_empty() => {}
+            accepted = accept(listener.as_ref(), rests_until) => match accepted {
+                Ok(stream) => {
+                    (rest, rests_until) = (REST, None);
+                    if let Err(why) = admit(&stream, peers) {
+                        log::warn!("server: connection refused: {why}");
+                        continue;
                     }
-                });
-            }
-            // The client left while it was waiting: nothing to rest for.
-            Err(e) if e.kind() == io::ErrorKind::ConnectionAborted => {}
-            Err(e) => {
-                // Out of descriptors or memory: the socket stays readable, and accepting again at
-                // once would spin for as long as it lasts.
-                log::error!("server: accept: {e}; again in {} ms", rest.as_millis());
-                tokio::time::sleep(rest).await;
-                rest = (rest * 2).min(REST_LIMIT);
+                    let (handler, stopped) = (handler.clone(), stopped.clone());
+                    let counted = Counted::new(&shared);
+                    open.push(async move {
+                        let _counted = counted;
+                        if let Err(e) = connection::serve(stream, handler, stopped).await {
+                            log::debug!("server: connection ended: {e}");
+                        }
+                    });
+                }
+                // The client left while it was waiting: nothing to rest for.
+                Err(e) if e.kind() == io::ErrorKind::ConnectionAborted => {}
+                Err(e) => {
+                    // Out of descriptors or memory: the socket stays readable, and accepting again
+                    // at once would spin for as long as it lasts.
+                    log::error!("server: accept: {e}; again in {} ms", rest.as_millis());
+                    rests_until = Some(Instant::now() + rest);
+                    rest = (rest * 2).min(REST_LIMIT);
+                }
+            },
+            changed = stopped.changed(), if listener.is_some() => {
+                if changed.is_err() || *stopped.borrow() {
+                    listener = None;
+                }
             }
         }
     }
+}
+
+/// The next connection, after the rest that is due; never when there is no listener any more.
+async fn accept(
+    listener: Option<&UnixListener>,
+    rests_until: Option<Instant>,
+) -> io::Result<UnixStream> {
+    let Some(listener) = listener else {
+        return std::future::pending().await;
+    };
+    if let Some(until) = rests_until {
+        tokio::time::sleep_until(until).await;
+    }
+    listener.accept().await.map(|(stream, _)| stream)
 }
 
 /// Refuses a peer of another user or group, whatever the socket's mode let through.

@@ -6,6 +6,7 @@ use super::*;
 use protobuf::Message;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::mpsc;
+use ttrpc::Code;
 use ttrpc::proto::{Request, Response};
 
 const V2: &str = "containerd.task.v2.Task";

@@ -28,9 +28,7 @@ use task_api::status::Refusal;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use crate::container::{
-    CallId, Command, Container, Exit, Input, Reply, Step, Target, Timer,
-};
+use crate::container::{CallId, Command, Container, Exit, Input, Reply, Step, Target, Timer};
 use crate::flavor::Flavor;
 use crate::manager::ServeArgs;
 use crate::process::not_created;
@@ -154,7 +152,9 @@ async fn run(args: ServeArgs) -> Result<(), String> {
 /// Returns when nobody has needed the shim for [`IDLE_LIMIT`]: the loop has nothing since then,
 /// and no client is connected. Never returns, and costs nothing, while it is needed.
 async fn abandoned(server: &Server, unneeded_since: Option<Instant>) {
-    let Some(since) = unneeded_since else { return std::future::pending().await };
+    let Some(since) = unneeded_since else {
+        return std::future::pending().await;
+    };
     let last_client = if server.connections() == 0 {
         since
     } else {

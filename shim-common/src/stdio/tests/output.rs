@@ -29,7 +29,9 @@ fn a_late_reader_gets_more_than_the_pipes_hold() {
         let bytes = pattern(1_000_000);
         let writer = write_all(end(&mut io.child.stdout), bytes.clone());
         until("both pipes are full", || {
-            io.relay.describe().contains("65536 in the pipe, 65536 in the FIFO")
+            io.relay
+                .describe()
+                .contains("65536 in the pipe, 65536 in the FIFO")
         })
         .await;
         assert!(writer.is_busy() && !io.relay.is_drained());
@@ -208,7 +210,10 @@ fn bytes_without_a_reader_are_dropped_only_at_delete() {
         drop(end(&mut io.child.stderr));
         drained(&io, &told).await;
         io.relay.release_readers();
-        until("both are closed", || io.relay.describe().matches("done").count() == 2).await;
+        until("both are closed", || {
+            io.relay.describe().matches("done").count() == 2
+        })
+        .await;
     });
 }
 
