@@ -3,7 +3,8 @@
 
 use std::future::Future;
 
-use shim_common::server::{Call, Refusal, Server, TaskHandler};
+use shim_common::server::{Call, Server, TaskHandler};
+use task_api::status::Refusal;
 
 #[derive(Clone)]
 struct Stub;

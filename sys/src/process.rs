@@ -179,21 +179,6 @@ pub fn take_inherited_fd(number: RawFd) -> Option<OwnedFd> {
     Some(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
-/// Closes every descriptor from `first` up. What a parent left open without close-on-exec is none
-/// of ours and would pass through us into containers (close_range(2)).
-///
-/// Call it at the very start of a program, before anything owns a descriptor of that range: an
-/// owner would find its descriptor closed, or another one under its number.
-pub fn close_inherited_from(first: RawFd) -> io::Result<()> {
-    let first = libc::c_uint::try_from(first).map_err(|_| io::ErrorKind::InvalidInput)?;
-    // SAFETY: the call takes numbers only. That nobody owns a descriptor of the range yet is the
-    // caller's promise above; breaking it makes later uses fail with EBADF, not memory unsound.
-    match unsafe { libc::close_range(first, libc::c_uint::MAX, 0) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

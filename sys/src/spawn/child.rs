@@ -62,6 +62,9 @@ const FAILED_EXEC: i32 = 5;
 /// The kernel's signal set: 64 signals in 8 bytes, on every architecture we build for.
 type KernelSigset = u64;
 
+/// close_range(2): mark instead of closing, so that the error report of a failed exec still works.
+const CLOSE_RANGE_CLOEXEC: c_int = 4;
+
 /// Bytes of the child's stack; it uses some hundred. Only touched pages cost memory.
 const STACK_SIZE: usize = 64 * 1024;
 
@@ -226,6 +229,21 @@ extern "C" fn child_main(argument: *mut c_void) -> c_int {
         let result = unsafe { libc::dup2(source, target) };
         shared.demand(result, FAILED_DESCRIPTOR, target);
     }
+    // Whatever our own parent left open without close-on-exec is not the program's either. A kernel
+    // before 5.11 refuses, and the program inherits it as it does from everybody else.
+    let first = plan
+        .moves
+        .iter()
+        .fold(3, |first, &(_, target)| first.max(target + 1));
+    // SAFETY: no pointers; the child's table of descriptors is its own.
+    unsafe {
+        libc::syscall(
+            libc::SYS_close_range,
+            first,
+            c_int::MAX,
+            CLOSE_RANGE_CLOEXEC,
+        )
+    };
     if let Some(cwd) = plan.cwd {
         // SAFETY: a C string that outlives the call.
         let result = unsafe { libc::chdir(cwd.as_ptr()) };

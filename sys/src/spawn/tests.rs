@@ -114,6 +114,15 @@ fn descriptors_have_the_asked_numbers_and_no_other_is_open() {
 /// Sources that have the number of their own or of another's target: the cases in which plain
 /// dup2 calls in order lose a descriptor or leave it close-on-exec.
 #[test]
+fn what_our_parent_left_open_does_not_pass_through_us() {
+    let leaked = crate::pipe::pipe().unwrap().0;
+    crate::process::set_cloexec(&leaked, false).unwrap();
+    let (text, _) = run("ls /proc/self/fd", |_| {});
+    // 0, 1, 2, and the folder that ls reads.
+    assert_eq!(text, "0\n1\n2\n3\n");
+}
+
+#[test]
 fn sources_may_have_the_numbers_of_targets() {
     let at = |least, text: &str| {
         let file = crate::memfd::with_contents("t", text.as_bytes()).unwrap();
