@@ -2,6 +2,7 @@
 
 pub mod container;
 pub mod delete;
+pub mod flavor;
 pub mod info;
 pub mod manager;
 pub mod process;

@@ -44,7 +44,16 @@ pub fn exec_pid_file(exec_id: &str) -> String {
 /// or with a `-` in front. Everything else passes, as with the Go shims: containerd has its own,
 /// stricter rule.
 pub fn check_container_id(id: &str) -> Result<(), Refusal> {
-    check("container", id)
+    check("container id", id)
+}
+
+/// Checks a namespace, which is a folder of the runtime's state; the rule is that of
+/// [`check_container_id`].
+///
+/// # Errors
+/// `InvalidArgument`.
+pub fn check_namespace(namespace: &str) -> Result<(), Refusal> {
+    check("namespace", namespace)
 }
 
 /// Checks the id of an exec; the rule is that of [`check_container_id`], and `init` is refused
@@ -53,7 +62,7 @@ pub fn check_container_id(id: &str) -> Result<(), Refusal> {
 /// # Errors
 /// `InvalidArgument`.
 pub fn check_exec_id(id: &str) -> Result<(), Refusal> {
-    check("exec", id)?;
+    check("exec id", id)?;
     if exec_pid_file(id) == INIT_PID {
         return Err(Refusal::invalid_argument(format_args!(
             "exec id {id:?} is reserved"
@@ -67,7 +76,7 @@ fn check(kind: &str, id: &str) -> Result<(), Refusal> {
         "is empty".to_owned()
     } else if id.len() > ID_LIMIT {
         // The id itself would only blow up the message.
-        let text = format!("{kind} id of {} bytes is longer than {ID_LIMIT}", id.len());
+        let text = format!("{kind} of {} bytes is longer than {ID_LIMIT}", id.len());
         return Err(Refusal::invalid_argument(text));
     } else if id == "." || id.contains("..") || id.contains('/') {
         "leads out of its folder".to_owned()
@@ -79,7 +88,7 @@ fn check(kind: &str, id: &str) -> Result<(), Refusal> {
         return Ok(());
     };
     Err(Refusal::invalid_argument(format_args!(
-        "{kind} id {id:?} {fault}"
+        "{kind} {id:?} {fault}"
     )))
 }
 

@@ -5,6 +5,8 @@ use std::fs;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
+use crate::cgroup::Version;
+
 /// Where cgroups are mounted, whatever their version (cgroups(7)).
 pub const MOUNT_POINT: &str = "/sys/fs/cgroup";
 
@@ -46,7 +48,7 @@ pub fn below_root(path: &str) -> Option<PathBuf> {
 /// Failures of reading the mount table; no hierarchy at all.
 pub fn hierarchies() -> io::Result<Vec<PathBuf>> {
     let root = Path::new(MOUNT_POINT);
-    if sys::fs::is_cgroup2(root) {
+    if Version::of_machine() == Version::V2 {
         return Ok(vec![root.to_owned()]);
     }
     let table = "/proc/self/mountinfo";
