@@ -47,8 +47,10 @@ pub fn delete(flavor: Flavor, flags: &Flags) -> Result<Vec<u8>, String> {
     let spec = Spec::parse(&bundle.join(CONFIG), &text).unwrap_or_default();
 
     delete_by_runtime(&runtime, &flags.id, &bundle);
+    // A path that is only guessed may be that of a folder of cgroups, `/docker` for one.
+    let told = spec.cgroups_path().is_some();
     for path in cgroup_paths(&spec, &flags.id, &runtime) {
-        remove_cgroup(&path, &flags.id);
+        remove_cgroup(&path, told && is_named_after(&path, &flags.id));
     }
     if let Err(error) = sys::mount::unmount_recursive(&bundle.join(ROOTFS)) {
         log::warn!("failed to clean up rootfs mount: {error}");
@@ -223,24 +225,31 @@ fn systemd_scope(path: &str) -> Option<String> {
     Some(format!("{place}/{unit}"))
 }
 
-/// Kills what is left in the container's cgroup and removes it. A cgroup that is not named after
-/// the container may be shared with others (a spec may say so), so it goes only if it is empty.
-fn remove_cgroup(path: &str, id: &str) {
+/// Whether a cgroup's own name is the container's id, as every client of containerd has it:
+/// `/default/ID`, `/docker/ID`, `…/cri-containerd-ID.scope`. A path that a user made up may be
+/// that of several containers.
+fn is_named_after(path: &str, id: &str) -> bool {
+    let name = path.rsplit('/').next().unwrap_or_default();
+    let scope = name
+        .strip_suffix(".scope")
+        .and_then(|name| name.strip_suffix(id));
+    name == id || scope.is_some_and(|prefix| prefix.is_empty() || prefix.ends_with('-'))
+}
+
+/// Kills what is left in the container's cgroup and removes it. A cgroup that is not certainly the
+/// container's alone goes only if it is empty: others may live in it.
+fn remove_cgroup(path: &str, sole_owner: bool) {
     let cgroup = match Cgroup::of_path(path) {
         Ok(cgroup) => cgroup,
         Err(error) if error.kind() == ErrorKind::NotFound => return,
         Err(error) => return log::warn!("cgroup {path}: {error}"),
     };
-    let named_after_it = path
-        .rsplit('/')
-        .next()
-        .is_some_and(|name| name.contains(id));
-    if named_after_it {
+    if sole_owner {
         if let Err(error) = cgroup.kill_all() {
             log::warn!("kill what is left in cgroup {path}: {error}");
         }
     } else if !matches!(cgroup.populated(), Ok(false)) {
-        return log::info!("cgroup {path} has processes and is not the container's alone: kept");
+        return log::info!("cgroup {path} has processes and may be another's too: kept");
     }
     if let Err(error) = cgroup.remove() {
         log::warn!("remove cgroup {path}: {error}");
@@ -317,6 +326,28 @@ mod tests {
             ("nota:p:c1", None),
         ] {
             assert_eq!(systemd_scope(path).as_deref(), place, "{path}");
+        }
+    }
+
+    #[test]
+    fn only_a_cgroup_named_after_the_container_is_its_own() {
+        for path in [
+            "/default/c1",
+            "/a/cri-containerd-c1.scope",
+            "/c1.scope",
+            "/c1",
+        ] {
+            assert!(is_named_after(path, "c1"), "{path}");
+        }
+        for path in [
+            "/default/c11",
+            "/c1/shared",
+            "/pods-c1",
+            "/xc1.scope",
+            "/",
+            "",
+        ] {
+            assert!(!is_named_after(path, "c1"), "{path}");
         }
     }
 
