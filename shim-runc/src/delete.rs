@@ -260,7 +260,7 @@ fn remove_cgroup(path: &str, sole_owner: bool) {
 /// folder of the sockets are looked at, whatever the `address` file says.
 fn remove_sockets(flavor: Flavor, flags: &Flags, bundle: &Path, spec: &Spec<'_>) {
     let linked = std::fs::read_link(bundle.join(SOCKET_DIR_LINK)).ok();
-    let dir = linked.as_deref().unwrap_or(Path::new(SOCKET_DIR));
+    let dir = linked.as_deref().unwrap_or_else(|| Path::new(SOCKET_DIR));
     let group = if flavor.groups() { spec.group() } else { None };
     let group = group.unwrap_or(&flags.id);
     let mut paths = vec![socket::path(dir, &flags.address, &flags.namespace, group)];
