@@ -4,6 +4,11 @@
     clippy::disallowed_methods,
     reason = "a test process has no reaper, and waits for its own children"
 )]
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "helpers of tests, where a failure is a panic and a skip is said aloud"
+)]
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};

@@ -5,6 +5,11 @@
     clippy::disallowed_methods,
     reason = "a test process has no reaper, and waits for its own children"
 )]
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "helpers of tests, where a failure is a panic and a skip is said aloud"
+)]
 
 use std::ffi::OsStr;
 use std::io::Write;
