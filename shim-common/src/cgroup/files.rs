@@ -11,9 +11,9 @@ use std::path::Path;
 /// What cgroup v2 (and the `pids` controller of v1) writes for "no limit".
 pub(super) const NO_LIMIT: &str = "max";
 
-/// Gives `error` the path it is about. A file of a cgroup that was removed after it was opened reads
-/// as ENODEV: for the caller that is the same as a file that was not there to open, so both come out
-/// as `NotFound`.
+/// Gives `error` the path it is about. A file of a cgroup that was removed after it was opened
+/// reads as ENODEV: for the caller that is the same as a file that was not there to open, so both
+/// come out as `NotFound`.
 pub(super) fn with_path(path: &Path, error: &io::Error) -> io::Error {
     let kind = match error.raw_os_error() {
         Some(libc::ENODEV) => ErrorKind::NotFound,
@@ -35,7 +35,8 @@ pub(super) fn read(dir: &Path, name: &str) -> io::Result<String> {
     fs::read_to_string(&path).map_err(|error| with_path(&path, &error))
 }
 
-/// Writes `text` to `dir/name` in one `write`, which is how the kernel wants a control file written.
+/// Writes `text` to `dir/name` in one `write`, which is how the kernel wants a control file
+/// written.
 ///
 /// # Errors
 /// As [`read`], and whatever the control refuses; every error names the path. The kernel's errno is
@@ -91,8 +92,8 @@ pub(super) fn parse(text: &str, no_limit: u64) -> Option<u64> {
     }
 }
 
-/// The `key value` lines of a flat-keyed file. A line of another form is passed over: a kernel may add
-/// what we do not know.
+/// The `key value` lines of a flat-keyed file. A line of another form is passed over: a kernel may
+/// add what we do not know.
 pub(super) fn pairs(text: &str) -> impl Iterator<Item = (&str, u64)> {
     text.lines().filter_map(|line| {
         let mut words = line.split_ascii_whitespace();

@@ -47,8 +47,8 @@ pub(super) fn kill_all(cgroup: &Cgroup, patience: Duration) -> io::Result<()> {
     kill_one_by_one(cgroup, deadline)
 }
 
-/// Kills what is listed until nothing is. New processes may be forked meanwhile; each round takes them
-/// too, and a process killed leaves no child behind that is not in the next list.
+/// Kills what is listed until nothing is. New processes may be forked meanwhile; each round takes
+/// them too, and a process killed leaves no child behind that is not in the next list.
 pub(super) fn kill_one_by_one(cgroup: &Cgroup, deadline: Instant) -> io::Result<()> {
     loop {
         let listed = match cgroup.processes() {
@@ -85,8 +85,8 @@ pub(super) fn kill_one_by_one(cgroup: &Cgroup, deadline: Instant) -> io::Result<
 }
 
 /// Sends SIGKILL to those of `pids` that are still in the cgroup once they are held by descriptor:
-/// between reading the list and opening, a number may have passed to a stranger. Returns one of those
-/// that were killed, to wait for.
+/// between reading the list and opening, a number may have passed to a stranger. Returns one of
+/// those that were killed, to wait for.
 fn kill_batch(cgroup: &Cgroup, pids: &[i32]) -> io::Result<Option<OwnedFd>> {
     let mut held = Vec::with_capacity(pids.len());
     for pid in pids {
@@ -113,8 +113,8 @@ fn kill_batch(cgroup: &Cgroup, pids: &[i32]) -> io::Result<Option<OwnedFd>> {
     Ok(killed)
 }
 
-/// Waits until `cgroup.events` says that nothing is left; the kernel reports changes of that file as
-/// POLLPRI.
+/// Waits until `cgroup.events` says that nothing is left; the kernel reports changes of that file
+/// as POLLPRI.
 fn wait_until_empty(dir: &Path, deadline: Instant) -> io::Result<()> {
     loop {
         // Opened anew in each round: a poll reports changes since the file was last read.

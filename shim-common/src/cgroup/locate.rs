@@ -1,5 +1,5 @@
-//! Where the cgroup of a process lies: `/proc/PID/cgroup` says its path in each hierarchy, the mount
-//! table says where each hierarchy is mounted (cgroups(7)).
+//! Where the cgroup of a process lies: `/proc/PID/cgroup` says its path in each hierarchy, the
+//! mount table says where each hierarchy is mounted (cgroups(7)).
 
 use std::fs;
 use std::io::{self, BufRead as _, BufReader, ErrorKind};
@@ -19,8 +19,8 @@ pub(super) struct View<'a> {
     pub(super) version: Version,
 }
 
-/// The layout of this machine: v2 when `/sys/fs/cgroup` itself is a cgroup2 mount, else v1; a hybrid
-/// machine (controllers on v1, cgroup2 beside them) counts as v1.
+/// The layout of this machine: v2 when `/sys/fs/cgroup` itself is a cgroup2 mount, else v1; a
+/// hybrid machine (controllers on v1, cgroup2 beside them) counts as v1.
 pub(super) fn version() -> Version {
     let kind = statfs(super::MOUNT_POINT).map(|found| found.filesystem_type());
     if kind == Ok(CGROUP2_SUPER_MAGIC) {
@@ -65,8 +65,8 @@ pub(super) fn of_process(view: &View<'_>, pid: i32) -> io::Result<Vec<Hierarchy>
         .filter(|(controllers, _)| view.version == Version::V1 || controllers.is_empty())
         .filter_map(|(controllers, path)| hierarchy(&mounts, &own, controllers, path))
         .collect();
-    // A zombie is in the root of every v1 hierarchy, and the root is not the container's: to take it
-    // for that would be to kill the node.
+    // A zombie is in the root of every v1 hierarchy, and the root is not the container's: to take
+    // it for that would be to kill the node.
     if found.iter().any(|hierarchy| !hierarchy.is_root) {
         return Ok(found);
     }
@@ -92,10 +92,7 @@ pub(super) fn of_path(view: &View<'_>, path: &str) -> io::Result<Vec<Hierarchy>>
         .map(|mount| {
             let dir = join(&mount.point, path);
             let is_root = dir == mount.point;
-            let shared = is_root
-                || own
-                    .iter()
-                    .any(|(of, own)| *of == mount.controllers && covers(path, own));
+            let shared = is_root || own_in(&own, &mount).is_some_and(|own| covers(path, own));
             Hierarchy {
                 controllers: mount.controllers.into(),
                 dir: dir.into(),
@@ -114,8 +111,8 @@ pub(super) fn of_path(view: &View<'_>, path: &str) -> io::Result<Vec<Hierarchy>>
     Ok(found)
 }
 
-/// Splits a line of `/proc/PID/cgroup`, `ID:CONTROLLERS:PATH`. A path that went away while the process
-/// lives on as a zombie carries a ` (deleted)` mark.
+/// Splits a line of `/proc/PID/cgroup`, `ID:CONTROLLERS:PATH`. A path that went away while the
+/// process lives on as a zombie carries a ` (deleted)` mark.
 fn membership(line: &str) -> Option<(&str, &str)> {
     let (_, rest) = line.split_once(':')?;
     let (controllers, path) = rest.split_once(':')?;
@@ -143,29 +140,38 @@ fn hierarchy(
     if !is_plain(path) {
         return None;
     }
-    let seen = if mount.root == "/" {
-        path
-    } else {
-        // A bind mount shows a part of the hierarchy; what is outside of it cannot be reached.
-        let below = path.strip_prefix(mount.root.as_str())?;
-        if below.is_empty() {
-            "/"
-        } else {
-            below.starts_with('/').then_some(below)?
-        }
-    };
+    let seen = seen_at(mount, path)?;
     let dir = join(&mount.point, seen);
     let is_root = seen == "/";
-    let shared = is_root
-        || own
-            .iter()
-            .any(|(of, own)| same_controllers(of, controllers) && covers(path, own));
+    let shared = is_root || own_in(own, mount).is_some_and(|own| covers(seen, own));
     Some(Hierarchy {
         controllers: controllers.into(),
         dir: dir.into(),
         is_root,
         shared,
     })
+}
+
+/// A path of `/proc/PID/cgroup` as it is seen below the mount point; `None` when it is not. A bind
+/// mount shows a part of the hierarchy.
+fn seen_at<'a>(mount: &Mount, path: &'a str) -> Option<&'a str> {
+    if mount.root == "/" {
+        return Some(path);
+    }
+    let below = path.strip_prefix(mount.root.as_str())?;
+    if below.is_empty() {
+        Some("/")
+    } else {
+        below.starts_with('/').then_some(below)
+    }
+}
+
+/// Where this process itself is seen below the mount point.
+fn own_in<'a>(own: &'a [(String, String)], mount: &Mount) -> Option<&'a str> {
+    let (_, path) = own
+        .iter()
+        .find(|(of, _)| same_controllers(of, &mount.controllers))?;
+    seen_at(mount, path)
 }
 
 /// Whether the process at `inner` is inside the cgroup `outer`.
@@ -176,8 +182,8 @@ fn covers(outer: &str, inner: &str) -> bool {
         .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-/// An absolute path without `..`: the kernel writes `/../x` for a cgroup outside of our namespace, and
-/// a spec may say anything.
+/// An absolute path without `..`: the kernel writes `/../x` for a cgroup outside of our namespace,
+/// and a spec may say anything.
 fn is_plain(path: &str) -> bool {
     path.starts_with('/') && path.split('/').all(|part| part != "..")
 }
@@ -200,8 +206,8 @@ fn same_controllers(left: &str, right: &str) -> bool {
         .any(|name| right.split(',').any(|other| name == other))
 }
 
-/// The hierarchies in sight. For v2 the standard mount point is all there is; for v1 the mount table
-/// is read, line by line since a node may have thousands of mounts.
+/// The hierarchies in sight. For v2 the standard mount point is all there is; for v1 the mount
+/// table is read, line by line since a node may have thousands of mounts.
 fn mounts(view: &View<'_>) -> io::Result<Vec<Mount>> {
     if view.version == Version::V2 {
         let point = view.cgroup.to_owned();

@@ -1,5 +1,6 @@
-//! A container's control group, cgroup v1 or v2: its statistics, its OOM kills, killing all that is in
-//! it, and its removal. The shim never creates a cgroup or sets a limit: that is the runtime's work.
+//! A container's control group, cgroup v1 or v2: its statistics, its OOM kills, killing all that is
+//! in it, and its removal. The shim never creates a cgroup or sets a limit: that is the runtime's
+//! work.
 //!
 //! Everything here except [`OomWatch`] reads and writes files of the kernel and may take a while (a
 //! statistics file makes the kernel sum up over all processors): call it in a helper thread.
@@ -11,6 +12,7 @@ mod kill;
 mod locate;
 mod oom;
 mod rdma;
+mod systemd;
 mod tree;
 mod v1;
 mod v2;
@@ -72,8 +74,8 @@ struct Hierarchy {
     dir: Box<Path>,
     /// The container is in the root of this hierarchy, that is, in no cgroup.
     is_root: bool,
-    /// Others than the container are in there: it is the root, or holds this very process. Nothing may
-    /// be killed or removed there.
+    /// Others than the container are in there: it is the root, or holds this very process. Nothing
+    /// may be killed or removed there.
     shared: bool,
 }
 
@@ -97,21 +99,39 @@ impl Cgroup {
     /// The cgroup that process `pid` is in.
     ///
     /// # Errors
-    /// `NotFound` when the process is gone (a zombie has left its v1 cgroups) or has no cgroup of its
-    /// own.
+    /// `NotFound` when the process is gone (a zombie has left its v1 cgroups) or has no cgroup of
+    /// its own.
     pub fn of_process(pid: i32) -> io::Result<Self> {
         let view = view();
         Ok(Self::new(view.version, locate::of_process(&view, pid)?))
     }
 
-    /// The cgroup at `path`, as `linux.cgroupsPath` of a spec names it for the cgroupfs driver: absolute,
-    /// the same in every hierarchy. Hierarchies that do not have it are left out.
+    /// The cgroup at `path`, as `linux.cgroupsPath` of a spec names it for the cgroupfs driver:
+    /// absolute, the same in every hierarchy. Hierarchies that do not have it are left out.
     ///
     /// # Errors
-    /// `NotFound` when no hierarchy has it, `InvalidInput` when the path is relative or has `..` in it.
+    /// `NotFound` when no hierarchy has it, `InvalidInput` when the path is relative or has `..` in
+    /// it.
     pub fn of_path(path: &str) -> io::Result<Self> {
         let view = view();
         Ok(Self::new(view.version, locate::of_path(&view, path)?))
+    }
+
+    /// The cgroup that `linux.cgroupsPath` of a spec names: a path for the cgroupfs driver,
+    /// `SLICE:PREFIX:NAME` for systemd's. What a runtime makes of an empty or a relative path
+    /// depends on the runtime: that is not answered here.
+    ///
+    /// # Errors
+    /// As [`Cgroup::of_path`]; `InvalidInput` also for a systemd unit of another form.
+    pub fn of_spec(cgroups_path: &str, systemd: bool) -> io::Result<Self> {
+        if !systemd {
+            return Self::of_path(cgroups_path);
+        }
+        let path = systemd::path(cgroups_path).ok_or_else(|| {
+            let text = format!("cgroup path {cgroups_path:?} is not SLICE:PREFIX:NAME");
+            io::Error::new(ErrorKind::InvalidInput, text)
+        })?;
+        Self::of_path(&path)
     }
 
     fn new(version: Version, hierarchies: Vec<Hierarchy>) -> Self {
@@ -130,8 +150,8 @@ impl Cgroup {
     }
 
     /// The container's figures, as the message that containerd's clients decode:
-    /// `io.containerd.cgroups.v1.Metrics` or `io.containerd.cgroups.v2.Metrics`. A controller that the
-    /// machine does not have leaves its part out.
+    /// `io.containerd.cgroups.v1.Metrics` or `io.containerd.cgroups.v2.Metrics`. A controller that
+    /// the machine does not have leaves its part out.
     ///
     /// # Errors
     /// `NotFound` when the cgroup does not exist any more.
@@ -146,7 +166,8 @@ impl Cgroup {
                 v2::metrics(self.unified_dir()?)?.write_to_bytes(),
             ),
         };
-        // Asked afterwards: files that went away while we read them would look like absent controllers.
+        // Asked afterwards: files that went away while we read them would look like absent
+        // controllers.
         self.must_exist()?;
         let value = value.map_err(io::Error::other)?;
         Ok(Any {
@@ -178,8 +199,8 @@ impl Cgroup {
     /// Every process in the cgroup and below it, in the order of their numbers.
     ///
     /// # Errors
-    /// `NotFound` when the cgroup is gone, `Unsupported` when the container has none that it does not
-    /// share with the shim or the whole machine.
+    /// `NotFound` when the cgroup is gone, `Unsupported` when the container has none that it does
+    /// not share with the shim or the whole machine.
     pub fn processes(&self) -> io::Result<Vec<i32>> {
         let mut found = BTreeSet::new();
         let mut gone = None;
@@ -234,19 +255,19 @@ impl Cgroup {
         }
     }
 
-    /// Kills every process in the cgroup and below it, paused or not, and waits until none is left. Not
-    /// to be called where the runtime could still be adding processes for us.
+    /// Kills every process in the cgroup and below it, paused or not, and waits until none is left.
+    /// Not to be called where the runtime could still be adding processes for us.
     ///
     /// # Errors
-    /// `TimedOut` when some survive for ten seconds (in an uninterruptible wait), `Unsupported` as in
-    /// [`Cgroup::processes`]; a cgroup that is gone is no error.
+    /// `TimedOut` when some survive for ten seconds (in an uninterruptible wait), `Unsupported` as
+    /// in [`Cgroup::processes`]; a cgroup that is gone is no error.
     pub fn kill_all(&self) -> io::Result<()> {
         self.own()?;
         kill::kill_all(self, KILL_PATIENCE)
     }
 
-    /// cgroup v2: passes every controller of the root on down to this cgroup. On v1 there is nothing to
-    /// do.
+    /// cgroup v2: passes every controller of the root on down to this cgroup. On v1 there is
+    /// nothing to do.
     ///
     /// # Errors
     /// When the parent of the cgroup refuses for a reason other than rights or being busy.
@@ -257,7 +278,8 @@ impl Cgroup {
         }
     }
 
-    /// Removes the cgroup and those below it from every hierarchy. What is gone already is no error.
+    /// Removes the cgroup and those below it from every hierarchy. What is gone already is no
+    /// error.
     ///
     /// # Errors
     /// `ResourceBusy` when processes are still in it after a second, `Unsupported` as in

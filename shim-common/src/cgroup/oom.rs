@@ -1,9 +1,9 @@
 //! Noticing that the kernel's OOM killer struck a container.
 //!
-//! What counts is that the counter `oom_kill` grew (DESIGN rule 10); the kernel's notices only say when
-//! to look. On v2 that is inotify on `memory.events`. On v1 it is an eventfd registered with
-//! `memory.oom_control`, which fires for every OOM situation in the cgroup or an ancestor, and once more
-//! when the cgroup is removed.
+//! What counts is that the counter `oom_kill` grew (DESIGN rule 10); the kernel's notices only say
+//! when to look. On v2 that is inotify on `memory.events`. On v1 it is an eventfd registered with
+//! `memory.oom_control`, which fires for every OOM situation in the cgroup or an ancestor, and once
+//! more when the cgroup is removed.
 
 use std::fs::File;
 use std::io::{self, ErrorKind};
@@ -11,14 +11,16 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
-use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use sys::eventfd::EventFd;
+use sys::inotify::Inotify;
 use tokio::net::unix::pipe::Receiver;
 
 use super::{Version, files, v1, v2};
 
-/// On v1 the notice comes *before* the victim is chosen and counted. These are the looks after a
-/// notice that found nothing; between notices there is no timer.
+/// On v1 the notice comes *before* the victim is chosen and counted (`mem_cgroup_oom` of the
+/// kernel): a look at once finds nothing, and with this list empty the OOM test on a live kernel
+/// fails. These are the further looks after a notice that found nothing; between notices there is
+/// no timer.
 const SECOND_LOOKS: [Duration; 6] = [
     Duration::from_millis(1),
     Duration::from_millis(5),
@@ -37,8 +39,8 @@ pub enum OomChange {
     Gone,
 }
 
-/// Watches one container's cgroup. Costs a descriptor here (and, on v1, one reference in the kernel) and
-/// no timer while nothing happens.
+/// Watches one container's cgroup. Costs a descriptor here (and, on v1, one reference in the
+/// kernel) and no timer while nothing happens.
 #[derive(Debug)]
 pub struct OomWatch {
     version: Version,
@@ -81,8 +83,8 @@ impl OomWatch {
         self.seen = self.seen.max(kills);
     }
 
-    /// Waits until the OOM killer struck again or the cgroup is gone. May be dropped at any point and
-    /// called again. Needs a runtime with I/O and time enabled.
+    /// Waits until the OOM killer struck again or the cgroup is gone. May be dropped at any point
+    /// and called again. Needs a runtime with I/O and time enabled.
     pub async fn changed(&mut self) -> OomChange {
         loop {
             match self.compare() {
@@ -134,8 +136,8 @@ impl OomWatch {
     }
 }
 
-/// Takes what notices there are. Their content does not matter: the counters are read anyway. Only a
-/// first reading takes anything, so a caller that gives up in between loses nothing.
+/// Takes what notices there are. Their content does not matter: the counters are read anyway. Only
+/// a first reading takes anything, so a caller that gives up in between loses nothing.
 async fn notice(from: &Receiver) -> io::Result<()> {
     loop {
         from.readable().await?;
@@ -147,8 +149,8 @@ async fn notice(from: &Receiver) -> io::Result<()> {
     }
 }
 
-/// Registers an eventfd for OOM notices (`Documentation/admin-guide/cgroup-v1/memory.rst`, section 10).
-/// The kernel keeps its own references; closing the eventfd takes the registration back.
+/// Registers an eventfd for OOM notices (`Documentation/admin-guide/cgroup-v1/memory.rst`, section
+/// 10). The kernel keeps its own references; closing the eventfd takes the registration back.
 fn register(dir: &Path) -> io::Result<OwnedFd> {
     let path = dir.join("memory.oom_control");
     let control = File::open(&path).map_err(|error| files::with_path(&path, &error))?;
@@ -159,16 +161,10 @@ fn register(dir: &Path) -> io::Result<OwnedFd> {
 }
 
 fn inotify(dir: &Path) -> io::Result<OwnedFd> {
-    let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
-    let watch = |path: &Path, flags| -> io::Result<()> {
-        inotify
-            .add_watch(path, flags)
-            .map(drop)
-            .map_err(|errno| files::with_path(path, &errno.into()))
-    };
-    watch(&dir.join("memory.events"), AddWatchFlags::IN_MODIFY)?;
+    let inotify = Inotify::new()?;
+    inotify.add_watch(&dir.join("memory.events"), libc::IN_MODIFY)?;
     // Emptiness and removal: the kernel says nothing of them through memory.events.
-    watch(&dir.join("cgroup.events"), AddWatchFlags::IN_MODIFY)?;
-    watch(dir, AddWatchFlags::IN_DELETE_SELF)?;
+    inotify.add_watch(&dir.join("cgroup.events"), libc::IN_MODIFY)?;
+    inotify.add_watch(dir, libc::IN_DELETE_SELF)?;
     Ok(inotify.into())
 }

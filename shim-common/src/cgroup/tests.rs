@@ -1,5 +1,5 @@
-//! Tests of whole cgroups: v2 from folders of files, killing and OOM on this machine's kernel, and v1
-//! figures beside those of the Go shim.
+//! Tests of whole cgroups: v2 from folders of files, killing and OOM on this machine's kernel, and
+//! v1 figures beside those of the Go shim.
 
 mod against_go;
 mod folder_v2;
@@ -8,8 +8,8 @@ mod live;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// A cgroup v1 in every hierarchy of this machine, removed at the end; `None`, with a note, where the
-/// machine has v2 or we may not make one.
+/// A cgroup v1 in every hierarchy of this machine, removed at the end; `None`, with a note, where
+/// the machine has v2 or we may not make one.
 struct LiveCgroup {
     cgroup: super::Cgroup,
 }

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use super::files;
 
-/// Calls `look` for `dir` and every cgroup below it, parents first. Cgroups that go away meanwhile are
-/// passed over.
+/// Calls `look` for `dir` and every cgroup below it, parents first. Cgroups that go away meanwhile
+/// are passed over.
 ///
 /// # Errors
 /// `NotFound` when `dir` itself is not there; what `look` returns.
@@ -24,8 +24,8 @@ pub(super) fn visit(dir: &Path, look: &mut dyn FnMut(&Path) -> io::Result<()>) -
     Ok(())
 }
 
-/// Appends the cgroups directly below `dir`. A directory in a cgroup file system is a cgroup, and there
-/// are no links in it.
+/// Appends the cgroups directly below `dir`. A directory in a cgroup file system is a cgroup, and
+/// there are no links in it.
 fn children(dir: &Path, to: &mut Vec<PathBuf>) -> io::Result<()> {
     let context = |error: io::Error| files::with_path(dir, &error);
     for entry in fs::read_dir(dir).map_err(context)? {
@@ -59,8 +59,9 @@ pub(super) fn file_names_between(
     Ok(found)
 }
 
-/// Removes `dir` and the cgroups below it, deepest first. What is gone already is no error. The kernel
-/// answers EBUSY for a short while after the last process died; that is retried until `deadline`.
+/// Removes `dir` and the cgroups below it, deepest first. What is gone already is no error. The
+/// kernel answers EBUSY for a short while after the last process died; that is retried until
+/// `deadline`.
 ///
 /// # Errors
 /// What the kernel said last, with the path of the cgroup that stayed.

@@ -1,8 +1,8 @@
 //! Our figures of a container beside those of the Go shim that runs it.
 //!
-//! containerd 1.6 with its Go shim runs a container; both are asked for the same container's figures.
-//! What cannot change while the container sleeps must be equal; what grows must lie between two
-//! readings of the Go shim, one before ours and one after.
+//! containerd 1.6 with its Go shim runs a container; both are asked for the same container's
+//! figures. What cannot change while the container sleeps must be equal; what grows must lie
+//! between two readings of the Go shim, one before ours and one after.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -167,6 +167,10 @@ impl Drop for GoContainer {
         self.ctr(&["container", "rm", "c"]);
         let _ = sys::pidfd::kill(self.containerd.pid, libc::SIGTERM);
         let _ = sys::wait::wait_timeout(&self.containerd, Duration::from_secs(20));
+        // ctr names the cgroup after namespace and container; nobody removes the namespace's.
+        if let Ok(left) = Cgroup::of_path(&format!("/{}", self.namespace)) {
+            let _ = left.remove();
+        }
     }
 }
 
@@ -188,8 +192,9 @@ fn ours(pid: i32) -> (String, Metrics) {
     (any.type_url, Metrics::parse_from_bytes(&any.value).unwrap())
 }
 
-/// Makes the kernel count the requests of the container's cgroup to the disk under `folder`: since 6.10
-/// it does so only for a disk that some cgroup has a limit for. The limit set here is never reached.
+/// Makes the kernel count the requests of the container's cgroup to the disk under `folder`: since
+/// 6.10 it does so only for a disk that some cgroup has a limit for. The limit set here is never
+/// reached.
 fn count_block_requests(pid: i32, folder: &Path) -> bool {
     let device = fs::metadata(folder).unwrap().dev();
     let line = format!(
@@ -210,8 +215,8 @@ fn take_cpu(mut metrics: Metrics) -> (CPUStat, Metrics) {
 
 #[test]
 fn every_field_is_as_the_go_shim_says() {
-    // Some dirty pages, some anonymous memory, and requests to a disk, which count for the container
-    // that made them only if they go past the page cache.
+    // Some dirty pages, some anonymous memory, and requests to a disk, which count for the
+    // container that made them only if they go past the page cache.
     let script = "b=/bin/busybox; until $b test -e /go; do $b usleep 1000; done; \
                   $b dd if=/dev/zero of=/x bs=64k count=64 oflag=direct; \
                   $b dd if=/dev/zero of=/y bs=64k count=64; \

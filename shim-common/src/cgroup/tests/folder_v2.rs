@@ -1,6 +1,6 @@
-//! cgroup v2 from folders: `v2/fixtures/<kernel>/` holds the files of one cgroup with the names, keys
-//! and order that this kernel gives them (the figures are made up, so that no two are alike where it
-//! matters), and `expected.txt` the message that must come out, in protobuf's text form.
+//! cgroup v2 from folders: `v2/fixtures/<kernel>/` holds the files of one cgroup with the names,
+//! keys and order that this kernel gives them (the figures are made up, so that no two are alike
+//! where it matters), and `expected.txt` the message that must come out, in protobuf's text form.
 
 use std::fs;
 use std::io::ErrorKind;

@@ -1,5 +1,5 @@
-//! The `blkio` controller: the figures of the CFQ scheduler on kernels that have it (before 5.0), else
-//! those of the throttling layer, which sees every request.
+//! The `blkio` controller: the figures of the CFQ scheduler on kernels that have it (before 5.0),
+//! else those of the throttling layer, which sees every request.
 
 use std::collections::HashMap;
 use std::fs;
@@ -45,7 +45,8 @@ pub(super) fn read(dir: &Path, proc: &Path) -> io::Result<BlkIOStat> {
     Ok(stat)
 }
 
-/// The recursive file of the throttling layer came with kernel 5.0; before it there is the plain one.
+/// The recursive file of the throttling layer came with kernel 5.0; before it there is the plain
+/// one.
 fn throttled(dir: &Path, name: &str, devices: &Devices) -> io::Result<Vec<BlkIOEntry>> {
     let recursive = format!("blkio.throttle.{name}_recursive");
     if dir.join(&recursive).exists() {
@@ -54,7 +55,8 @@ fn throttled(dir: &Path, name: &str, devices: &Devices) -> io::Result<Vec<BlkIOE
     entries(dir, &format!("blkio.throttle.{name}"), devices)
 }
 
-/// The lines `MAJOR:MINOR [OPERATION] VALUE`. The grand total at the end has no device and is left out.
+/// The lines `MAJOR:MINOR [OPERATION] VALUE`. The grand total at the end has no device and is left
+/// out.
 fn entries(dir: &Path, name: &str, devices: &Devices) -> io::Result<Vec<BlkIOEntry>> {
     let text = files::optional(files::read(dir, name))?.unwrap_or_default();
     Ok(text

@@ -7,8 +7,8 @@ use containerd_shim_protos::cgroups::metrics::{CPUStat, CPUUsage, Throttle};
 
 use super::super::files;
 
-/// `cpuacct.stat` counts in USER_HZ, which is 100 on every architecture Linux containers run on; the
-/// Go shims assume it too.
+/// `cpuacct.stat` counts in USER_HZ, which is 100 on every architecture Linux containers run on;
+/// the Go shims assume it too.
 const NANOSECONDS_PER_TICK: u64 = 1_000_000_000 / 100;
 
 /// Times come out in nanoseconds. Both parts are always there, empty when their controller is not.
@@ -29,8 +29,8 @@ pub(super) fn read(cpu: Option<&Path>, cpuacct: Option<&Path>) -> io::Result<CPU
     }
     if let Some(dir) = cpuacct {
         usage.total = files::number(dir, "cpuacct.usage", 0)?;
-        // User and system time come from cpuacct.stat, which the kernel scales to add up to the exact
-        // total; cpuacct.usage_user and _sys are raw samples, and no Go shim shows them.
+        // User and system time come from cpuacct.stat, which the kernel scales to add up to the
+        // exact total; cpuacct.usage_user and _sys are raw samples, and no Go shim shows them.
         if let Some(text) = files::optional(files::read(dir, "cpuacct.stat"))? {
             let ticks = |key| files::value_of(&text, key).unwrap_or(0);
             usage.user = ticks("user").saturating_mul(NANOSECONDS_PER_TICK);

@@ -1,5 +1,5 @@
-//! The `memory` controller: `memory.stat`, the four accounted kinds (memory, memory and swap, kernel,
-//! kernel TCP buffers), and the OOM state.
+//! The `memory` controller: `memory.stat`, the four accounted kinds (memory, memory and swap,
+//! kernel, kernel TCP buffers), and the OOM state.
 
 use std::io;
 use std::path::Path;
@@ -8,8 +8,8 @@ use containerd_shim_protos::cgroups::metrics::{MemoryEntry, MemoryOomControl, Me
 
 use super::super::files;
 
-/// All figures in bytes except those `memory.stat` counts in pages or events; `None` when the cgroup
-/// has no memory files.
+/// All figures in bytes except those `memory.stat` counts in pages or events; `None` when the
+/// cgroup has no memory files.
 pub(super) fn read(dir: &Path) -> io::Result<Option<MemoryStat>> {
     let Some(text) = files::optional(files::read(dir, "memory.stat"))? else {
         return Ok(None);
@@ -20,8 +20,8 @@ pub(super) fn read(dir: &Path) -> io::Result<Option<MemoryStat>> {
             *field = value;
         }
     }
-    // Without swap accounting there are no memsw files, and a kernel may be built without the kernel
-    // counters: that entry is then all zeros, the others are not touched by it.
+    // Without swap accounting there are no memsw files, and a kernel may be built without the
+    // kernel counters: that entry is then all zeros, the others are not touched by it.
     stat.usage = Some(entry(dir, "memory")?).into();
     stat.swap = Some(entry(dir, "memory.memsw")?).into();
     stat.kernel = Some(entry(dir, "memory.kmem")?).into();
@@ -29,8 +29,8 @@ pub(super) fn read(dir: &Path) -> io::Result<Option<MemoryStat>> {
     Ok(Some(stat))
 }
 
-/// Whether the OOM killer is off, whether the cgroup is under OOM now, and how often it killed (this
-/// cgroup alone); `None` when there is no such file.
+/// Whether the OOM killer is off, whether the cgroup is under OOM now, and how often it killed
+/// (this cgroup alone); `None` when there is no such file.
 pub(super) fn read_oom_control(dir: &Path) -> io::Result<Option<MemoryOomControl>> {
     let Some(text) = files::optional(files::read(dir, "memory.oom_control"))? else {
         return Ok(None);

@@ -1,8 +1,9 @@
-//! Statistics of a cgroup v1 container, `io.containerd.cgroups.v1.Metrics`: one file per controller.
+//! Statistics of a cgroup v1 container, `io.containerd.cgroups.v1.Metrics`: one file per
+//! controller.
 //!
-//! The Go shims leave out what the machine does not have: a controller that is not mounted, a file the
-//! kernel does not make. Network and task-state figures (`network`, `cgroup_stats`) are fields that no
-//! Go shim fills on Linux; we leave them empty too.
+//! The Go shims leave out what the machine does not have: a controller that is not mounted, a file
+//! the kernel does not make. Network and task-state figures (`network`, `cgroup_stats`) are fields
+//! that no Go shim fills on Linux; we leave them empty too.
 
 mod blkio;
 mod cpu;
@@ -21,8 +22,8 @@ use super::{FreezeState, files};
 /// The type name under which clients look up the message.
 pub(super) const TYPE_URL: &str = "io.containerd.cgroups.v1.Metrics";
 
-/// Reads every controller. `dir` answers where a controller's files of this container are, `None` when
-/// that controller is not mounted; `proc` is `/proc`.
+/// Reads every controller. `dir` answers where a controller's files of this container are, `None`
+/// when that controller is not mounted; `proc` is `/proc`.
 ///
 /// # Errors
 /// A file that is there and cannot be read or understood; the error names it.
@@ -51,8 +52,8 @@ pub(super) fn metrics<'a>(
     Ok(metrics)
 }
 
-/// How many processes of this memory cgroup the kernel's OOM killer has killed, descendants included:
-/// on v1 each cgroup counts only its own. Zero when the kernel does not count.
+/// How many processes of this memory cgroup the kernel's OOM killer has killed, descendants
+/// included: on v1 each cgroup counts only its own. Zero when the kernel does not count.
 pub(super) fn oom_kills(dir: &Path) -> io::Result<u64> {
     let mut kills = 0_u64;
     super::tree::visit(dir, &mut |dir| {

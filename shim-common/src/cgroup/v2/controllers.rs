@@ -1,5 +1,5 @@
-//! Switching controllers on for a container's cgroup, as the Go shims do at Create: statistics and OOM
-//! counters exist only for controllers that every ancestor passes on.
+//! Switching controllers on for a container's cgroup, as the Go shims do at Create: statistics and
+//! OOM counters exist only for controllers that every ancestor passes on.
 
 use std::path::Path;
 
@@ -8,13 +8,14 @@ use super::files;
 const CONTROLLERS: &str = "cgroup.controllers";
 const SUBTREE_CONTROL: &str = "cgroup.subtree_control";
 
-/// Enables every controller that the root has, in each cgroup from `root` down to the parent of `dir`.
+/// Enables every controller that the root has, in each cgroup from `root` down to the parent of
+/// `dir`.
 ///
 /// # Errors
-/// Only what stands in the way at the parent itself: an ancestor that refuses may have them already.
-/// EPERM and EACCES (rootless), EBUSY (the cgroup has processes of its own, or a v1 mount holds the
-/// controller), ENOENT (the controller is not offered there) and EOPNOTSUPP (a threaded cgroup) are
-/// in the nature of things and no errors.
+/// Only what stands in the way at the parent itself: an ancestor that refuses may have them
+/// already. EPERM and EACCES (rootless), EBUSY (the cgroup has processes of its own, or a v1 mount
+/// holds the controller), ENOENT (the controller is not offered there) and EOPNOTSUPP (a threaded
+/// cgroup) are in the nature of things and no errors.
 pub(in super::super) fn enable(root: &Path, dir: &Path) -> std::io::Result<()> {
     let offered = files::read(root, CONTROLLERS)?;
     let Ok(below) = dir.strip_prefix(root) else {

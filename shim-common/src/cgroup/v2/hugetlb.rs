@@ -7,8 +7,8 @@ use containerd_shim_protos::cgroups_v2::metrics::HugeTlbStat;
 use super::super::tree;
 use super::files;
 
-/// One entry per page size, ordered by the size's name as the kernel writes it (`64KB`, `2MB`, `1GB`).
-/// Bytes; no limit is `u64::MAX`; `failcnt` counts how often the limit was met.
+/// One entry per page size, ordered by the size's name as the kernel writes it (`64KB`, `2MB`,
+/// `1GB`). Bytes; no limit is `u64::MAX`; `failcnt` counts how often the limit was met.
 pub(super) fn read(dir: &Path) -> std::io::Result<Vec<HugeTlbStat>> {
     let sizes = tree::file_names_between(dir, "hugetlb.", ".current")?;
     // The reservation counters (kernel 5.7) are named after a size as well: `2MB.rsvd`.

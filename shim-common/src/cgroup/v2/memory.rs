@@ -6,8 +6,8 @@ use containerd_shim_protos::cgroups_v2::metrics::{MemoryEvents, MemoryStat};
 
 use super::{files, pressure};
 
-/// Figures in bytes except those `memory.stat` counts in events; no limit is `u64::MAX`. All zero where
-/// the controller is not enabled.
+/// Figures in bytes except those `memory.stat` counts in events; no limit is `u64::MAX`. All zero
+/// where the controller is not enabled.
 pub(super) fn read(dir: &Path) -> std::io::Result<MemoryStat> {
     let mut stat = MemoryStat::new();
     if let Some(text) = files::optional(files::read(dir, "memory.stat"))? {

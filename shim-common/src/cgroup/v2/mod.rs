@@ -1,8 +1,9 @@
-//! Statistics of a cgroup v2 container, `io.containerd.cgroups.v2.Metrics`: one file per controller.
+//! Statistics of a cgroup v2 container, `io.containerd.cgroups.v2.Metrics`: one file per
+//! controller.
 //!
 //! The Go shims always send the parts `pids`, `cpu`, `memory`, `io` and `rdma`, zero where the
-//! controller is not enabled; `memory_events` and pressure only where the kernel has them. `network`
-//! is a field no Go shim fills on Linux; we leave it empty too.
+//! controller is not enabled; `memory_events` and pressure only where the kernel has them.
+//! `network` is a field no Go shim fills on Linux; we leave it empty too.
 
 pub(super) mod controllers;
 mod cpu;
@@ -38,9 +39,9 @@ pub(super) fn metrics(dir: &Path) -> std::io::Result<Metrics> {
     Ok(metrics)
 }
 
-/// How many processes of this cgroup and below the kernel's OOM killer has killed, from whatever limit:
-/// `oom_kill` of `memory.events`. (`oom` counts at the cgroup whose limit was hit, which may be an
-/// ancestor.) Zero when the memory controller is not enabled.
+/// How many processes of this cgroup and below the kernel's OOM killer has killed, from whatever
+/// limit: `oom_kill` of `memory.events`. (`oom` counts at the cgroup whose limit was hit, which may
+/// be an ancestor.) Zero when the memory controller is not enabled.
 pub(super) fn oom_kills(dir: &Path) -> std::io::Result<u64> {
     match files::optional(files::read(dir, "memory.events"))? {
         Some(text) => Ok(files::value_of(&text, "oom_kill").unwrap_or(0)),

@@ -1,5 +1,5 @@
-//! Pressure stall information (`Documentation/accounting/psi.rst`), which each of cpu, memory and io
-//! has in a file of its own.
+//! Pressure stall information (`Documentation/accounting/psi.rst`), which each of cpu, memory and
+//! io has in a file of its own.
 
 use std::path::Path;
 
@@ -7,8 +7,8 @@ use containerd_shim_protos::cgroups_v2::metrics::{PSIData, PSIStats};
 
 use super::files;
 
-/// `None` when the kernel has no PSI or it is switched off. Shares in percent, totals in microseconds.
-/// The `full` line of cpu came with kernel 5.13.
+/// `None` when the kernel has no PSI or it is switched off. Shares in percent, totals in
+/// microseconds. The `full` line of cpu came with kernel 5.13.
 pub(super) fn read(dir: &Path, name: &str) -> std::io::Result<Option<PSIStats>> {
     let Some(text) = files::optional(files::read(dir, name))? else {
         return Ok(None);
