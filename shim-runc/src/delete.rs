@@ -50,7 +50,11 @@ pub fn delete(flavor: Flavor, flags: &Flags) -> Result<Vec<u8>, String> {
     // A path that is only guessed may be that of a folder of cgroups, `/docker` for one.
     let told = spec.cgroups_path().is_some();
     for path in cgroup_paths(&spec, &flags.id, &runtime) {
-        remove_cgroup(&path, told && is_named_after(&path, &flags.id));
+        remove_cgroup(
+            &path,
+            runtime.systemd_cgroup,
+            told && is_named_after(&path, &flags.id),
+        );
     }
     if let Err(error) = sys::mount::unmount_recursive(&bundle.join(ROOTFS)) {
         log::warn!("failed to clean up rootfs mount: {error}");
@@ -145,8 +149,8 @@ fn exists(path: &Path) -> bool {
     !matches!(path.symlink_metadata(), Err(error) if error.kind() == ErrorKind::NotFound)
 }
 
-/// Where the container's cgroup can be, as paths below the mount points, the likeliest first: as
-/// the spec names it, in the way runc and crun read that, else named after the id.
+/// Where the container's cgroup can be, in a spec's notation: as the spec says, in the way runc
+/// and crun read it, else named after the id.
 fn cgroup_paths(spec: &Spec<'_>, id: &str, runtime: &Runtime) -> Vec<String> {
     let own = || own_cgroups(&std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default());
     let below = |own: Vec<String>, path: &str| -> Vec<String> {
@@ -155,8 +159,7 @@ fn cgroup_paths(spec: &Spec<'_>, id: &str, runtime: &Runtime) -> Vec<String> {
             .collect()
     };
     match spec.cgroups_path() {
-        Some(path) if runtime.systemd_cgroup => systemd_scope(path).into_iter().collect(),
-        Some(path) if path.starts_with('/') => vec![path.to_owned()],
+        Some(path) if runtime.systemd_cgroup || path.starts_with('/') => vec![path.to_owned()],
         // Relative to the runtime's own cgroup, which was started from one like ours.
         Some(path) => below(own(), path),
         None if runtime.systemd_cgroup => {
@@ -165,9 +168,7 @@ fn cgroup_paths(spec: &Spec<'_>, id: &str, runtime: &Runtime) -> Vec<String> {
                 .file_name()
                 .unwrap_or_default()
                 .to_string_lossy();
-            systemd_scope(&format!(":{name}:{id}"))
-                .into_iter()
-                .collect()
+            vec![format!("system.slice:{name}:{id}")]
         }
         None => {
             let mut paths = below(own(), id);
@@ -193,53 +194,17 @@ fn own_cgroups(table: &str) -> Vec<String> {
     paths
 }
 
-/// The cgroup of `slice:prefix:name`, a spec's way to name a scope of systemd. A slice lies in
-/// the slices that its name's dashes tell of (systemd.slice(5)); none is `system.slice`.
-fn systemd_scope(path: &str) -> Option<String> {
-    let mut parts = path.split(':');
-    let (slice, prefix, name) = (parts.next()?, parts.next()?, parts.next()?);
-    if parts.next().is_some() || name.is_empty() {
-        return None;
-    }
-    let slice = if slice.is_empty() {
-        "system.slice"
-    } else {
-        slice
-    };
-    let stem = slice.strip_suffix(".slice")?;
-    let mut place = String::new();
-    // The root slice is "-".
-    for (at, _) in stem.match_indices('-').filter(|_| stem != "-") {
-        place.push_str(&format!("/{}.slice", &stem[..at]));
-    }
-    if stem != "-" {
-        place.push_str(&format!("/{slice}"));
-    }
-    let unit = if name.ends_with(".slice") {
-        name.to_owned()
-    } else if prefix.is_empty() {
-        format!("{name}.scope")
-    } else {
-        format!("{prefix}-{name}.scope")
-    };
-    Some(format!("{place}/{unit}"))
-}
-
 /// Whether a cgroup's own name is the container's id, as every client of containerd has it:
-/// `/default/ID`, `/docker/ID`, `…/cri-containerd-ID.scope`. A path that a user made up may be
-/// that of several containers.
+/// `/default/ID`, `/docker/ID`, `SLICE:cri-containerd:ID`. A path that a user made up may be that
+/// of several containers.
 fn is_named_after(path: &str, id: &str) -> bool {
-    let name = path.rsplit('/').next().unwrap_or_default();
-    let scope = name
-        .strip_suffix(".scope")
-        .and_then(|name| name.strip_suffix(id));
-    name == id || scope.is_some_and(|prefix| prefix.is_empty() || prefix.ends_with('-'))
+    path.rsplit(['/', ':']).next() == Some(id)
 }
 
 /// Kills what is left in the container's cgroup and removes it. A cgroup that is not certainly the
 /// container's alone goes only if it is empty: others may live in it.
-fn remove_cgroup(path: &str, sole_owner: bool) {
-    let cgroup = match Cgroup::of_path(path) {
+fn remove_cgroup(path: &str, systemd: bool, sole_owner: bool) {
+    let cgroup = match Cgroup::of_spec(path, systemd) {
         Ok(cgroup) => cgroup,
         Err(error) if error.kind() == ErrorKind::NotFound => return,
         Err(error) => return log::warn!("cgroup {path}: {error}"),
@@ -302,39 +267,21 @@ mod tests {
         );
         let none = paths("{}", &cgroupfs);
         assert!(none.contains(&"/c1".to_owned()), "{none:?}");
-    }
-
-    #[test]
-    fn a_scope_of_systemd_lies_in_its_slices() {
         let systemd = RuncOptions {
             systemd_cgroup: true,
             ..RuncOptions::default()
         };
-        assert_eq!(paths("{}", &systemd), ["/system.slice/runc-c1.scope"]);
-        for (path, place) in [
-            (
-                "kubepods-besteffort-pod1.slice:cri-containerd:c1",
-                Some(
-                    "/kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-pod1.slice\
-                     /cri-containerd-c1.scope",
-                ),
-            ),
-            ("-.slice:p:c1", Some("/p-c1.scope")),
-            ("a.slice::c1", Some("/a.slice/c1.scope")),
-            ("/no/scope", None),
-            ("a:b:c:d", None),
-            ("nota:p:c1", None),
-        ] {
-            assert_eq!(systemd_scope(path).as_deref(), place, "{path}");
-        }
+        assert_eq!(paths("{}", &systemd), ["system.slice:runc:c1"]);
+        let unit = r#"{"linux":{"cgroupsPath":"pods.slice:cri:c1"}}"#;
+        assert_eq!(paths(unit, &systemd), ["pods.slice:cri:c1"]);
     }
 
     #[test]
     fn only_a_cgroup_named_after_the_container_is_its_own() {
         for path in [
             "/default/c1",
-            "/a/cri-containerd-c1.scope",
-            "/c1.scope",
+            "pods.slice:cri-containerd:c1",
+            ":runc:c1",
             "/c1",
         ] {
             assert!(is_named_after(path, "c1"), "{path}");
@@ -343,7 +290,7 @@ mod tests {
             "/default/c11",
             "/c1/shared",
             "/pods-c1",
-            "/xc1.scope",
+            "c1.slice:c1:x",
             "/",
             "",
         ] {
