@@ -306,8 +306,6 @@ mod tests {
     fn fifo() -> (tempfile::TempDir, PathBuf) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
-        let c_path = std::ffi::CString::new(path.to_str().unwrap()).unwrap();
-        drop(c_path);
         let mut mkfifo = sys::spawn::Spawn::new("/usr/bin/mkfifo");
         mkfifo.args.push(path.clone().into());
         let child = mkfifo.spawn().unwrap();

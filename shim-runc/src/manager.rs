@@ -106,7 +106,8 @@ fn run(flavor: Flavor, program: &OsString, invocation: &Invocation) -> Result<()
             );
             reply(&delete::delete(flavor, flags)?)
         }
-        Action::Serve => serve(flavor, flags),
+        // Its stderr is the log, where the next line follows.
+        Action::Serve => serve(flavor, flags).map_err(|text| text + "\n"),
     }
 }
 

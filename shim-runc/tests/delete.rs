@@ -117,7 +117,7 @@ impl Orphan {
     }
 
     fn cgroups(&self) -> Vec<PathBuf> {
-        let roots = shim_common::start::shim_cgroup::hierarchies().unwrap();
+        let roots = roots();
         let dirs = roots
             .into_iter()
             .map(|root| root.join(NAMESPACE).join(&self.id));
@@ -185,11 +185,18 @@ impl Drop for Orphan {
             .stderr(Stdio::null())
             .status();
         let _ = sys::mount::unmount_recursive(&self.bundle());
-        for root in shim_common::start::shim_cgroup::hierarchies().unwrap_or_default() {
+        for root in roots() {
             let _ = std::fs::remove_dir(root.join(NAMESPACE).join(&self.id));
             let _ = std::fs::remove_dir(root.join(NAMESPACE));
         }
     }
+}
+
+/// The roots of all hierarchies, that of cgroup2 on a hybrid machine included.
+fn roots() -> Vec<PathBuf> {
+    let mut roots = shim_common::start::shim_cgroup::hierarchies().unwrap();
+    roots.push("/sys/fs/cgroup/unified".into());
+    roots
 }
 
 /// A process that is there and no zombie: whose child the container is depends on the machine.
