@@ -183,7 +183,7 @@ fn after_delete_a_stream_lives_as_long_as_its_reader() {
         assert!(!lost.done().await, "its writer gets EPIPE");
         left_behind.write_all(b"still").unwrap();
         let mut seen = [0; 5];
-        let mut reader = peer(move || {
+        let reader = peer(move || {
             reader.read_exact(&mut seen).unwrap();
             assert_eq!(&seen, b"still");
             reader

@@ -18,7 +18,7 @@ fn alone(test: &str) -> bool {
     let name = format!("stdio::tests::quiet::{test}");
     spawn.args.extend([name.into(), "--exact".into(), "--test-threads=1".into()]);
     spawn.env = std::env::vars_os().chain([(MARK.into(), "1".into())]).collect();
-    let output = fs::File::from(sys::memfd::empty("output").unwrap());
+    let output = File::from(sys::memfd::empty("output").unwrap());
     spawn.stdout = Stdio::Fd(output.try_clone().unwrap().into());
     spawn.stderr = Stdio::Fd(output.try_clone().unwrap().into());
     let child = spawn.spawn().unwrap();
@@ -130,7 +130,7 @@ fn a_quiet_relay_wakes_nobody_even_with_a_full_fifo_or_a_waiting_end() {
         drop(end(&mut ended.child.stderr));
         drained(&ended, &told).await;
         let third = Client::new();
-        let (shell, _told, slave) = super::terminal::with_terminal(&third).await;
+        let (shell, _told, slave) = terminal::with_terminal(&third).await;
         drop(slave);
         // The window: this thread sleeps in epoll_wait while another one watches it.
         let task = fs::canonicalize("/proc/thread-self").unwrap();
