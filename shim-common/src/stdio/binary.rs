@@ -70,9 +70,12 @@ pub(super) async fn start_within(
     let ready = watch_pipe(ready, Interest::READABLE).map_err(StdioError::Pipe)?;
     let mut spawn = Spawn::new(&program);
     spawn.args.extend(args);
-    spawn.env = [("CONTAINER_ID", container_id), ("CONTAINER_NAMESPACE", namespace)]
-        .map(|(name, value)| (OsString::from(name), OsString::from(value)))
-        .into();
+    spawn.env = [
+        ("CONTAINER_ID", container_id),
+        ("CONTAINER_NAMESPACE", namespace),
+    ]
+    .map(|(name, value)| (OsString::from(name), OsString::from(value)))
+    .into();
     spawn.extra_fds = vec![(stdout, 3), (stderr, 4), (ready_writer, 5)];
     // It has to outlive this shim, should the shim die: the container goes on writing.
     spawn.parent_death_signal = None;

@@ -45,13 +45,16 @@ impl ConsoleSocket {
     }
 
     fn listen(folder: PathBuf, path: PathBuf) -> io::Result<Self> {
-        let listener = sys::socket::listen_unix(&path, 0o600)
-            .and_then(|socket| {
-                sys::pipe::set_nonblocking(&socket, true)?;
-                watch(UnixListener::from(socket), Interest::READABLE)
-            });
+        let listener = sys::socket::listen_unix(&path, 0o600).and_then(|socket| {
+            sys::pipe::set_nonblocking(&socket, true)?;
+            watch(UnixListener::from(socket), Interest::READABLE)
+        });
         match listener {
-            Ok(listener) => Ok(Self { listener, folder, path }),
+            Ok(listener) => Ok(Self {
+                listener,
+                folder,
+                path,
+            }),
             Err(error) => {
                 remove(&folder, &path);
                 Err(error)

@@ -29,7 +29,10 @@ const CHUNK: usize = 32 * 1024;
 /// `file://` asks. For a helper thread: this may block.
 pub(super) fn open_append(path: &Path, create: bool) -> io::Result<File> {
     if create && let Some(folder) = path.parent() {
-        DirBuilder::new().recursive(true).mode(0o755).create(folder)?;
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o755)
+            .create(folder)?;
     }
     OpenOptions::new()
         .append(true)
@@ -160,7 +163,10 @@ fn write_all(mut file: &File, path: &Path, mut rest: &[u8], stop: &Receiver<()>)
             Ok(_) => {}
             Err(error) if failing => log::trace!("{}: {error}", path.display()),
             Err(error) => {
-                log::error!("{}: {error}; output waits until it can be written", path.display());
+                log::error!(
+                    "{}: {error}; output waits until it can be written",
+                    path.display()
+                );
                 failing = true;
             }
         }

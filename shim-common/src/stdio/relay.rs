@@ -169,7 +169,13 @@ impl Relay {
     /// One line per open stream, for the log.
     pub fn describe(&self) -> String {
         let mut text = String::new();
-        let held = |hold: &Hold| if hold.borrow().is_some() { "held" } else { "closed" };
+        let held = |hold: &Hold| {
+            if hold.borrow().is_some() {
+                "held"
+            } else {
+                "closed"
+            }
+        };
         if let Some(hold) = &self.hold {
             let _ = writeln!(text, "stdin: {}", held(hold));
         }

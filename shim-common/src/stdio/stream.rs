@@ -54,7 +54,8 @@ impl Stream {
 
     /// Counts bytes that went over.
     pub(super) fn count(&self, bytes: usize) {
-        self.moved.set(self.moved.get().saturating_add(bytes as u64));
+        self.moved
+            .set(self.moved.get().saturating_add(bytes as u64));
     }
 
     /// Moves on to `phase`; on leaving `Flowing` the stream counts as drained.

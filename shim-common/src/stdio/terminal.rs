@@ -92,13 +92,11 @@ async fn copy_output(terminal: &Terminal, sink: &Watched, stream: &Stream) -> io
         let exited = terminal.exited.get();
         let bytes = match copy_chunk(terminal, sink.get_ref())? {
             Turn::Moved(bytes) => bytes,
-            Turn::Blocked(rest) => {
-                match write_all(sink, &rest).await {
-                    Ok(()) => rest.len(),
-                    Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(false),
-                    Err(error) => return Err(error),
-                }
-            }
+            Turn::Blocked(rest) => match write_all(sink, &rest).await {
+                Ok(()) => rest.len(),
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(false),
+                Err(error) => return Err(error),
+            },
             Turn::NoReader => return Ok(false),
             Turn::Quiet if exited => return Ok(true),
             Turn::Quiet => {

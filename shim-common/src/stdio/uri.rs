@@ -100,7 +100,11 @@ fn arguments(rest: &str) -> Vec<OsString> {
 
 /// Undoes percent-encoding; in a query `+` is a space. What is no valid escape stays as it is.
 fn decode(text: &str, query: bool) -> OsString {
-    let hex = |byte: u8| char::from(byte).to_digit(16).and_then(|d| u8::try_from(d).ok());
+    let hex = |byte: u8| {
+        char::from(byte)
+            .to_digit(16)
+            .and_then(|d| u8::try_from(d).ok())
+    };
     let bytes = text.as_bytes();
     let mut out = Vec::with_capacity(bytes.len());
     let mut at = 0;
@@ -165,7 +169,12 @@ mod tests {
 
     #[test]
     fn a_uri_without_a_path_is_refused_by_name() {
-        for value in ["binary://", "file://host", "binary://logger?x=y", "file:rel"] {
+        for value in [
+            "binary://",
+            "file://host",
+            "binary://logger?x=y",
+            "file:rel",
+        ] {
             let error = parse(value).unwrap_err().to_string();
             assert!(error.contains(value), "{error}");
         }

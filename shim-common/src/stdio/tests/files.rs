@@ -39,7 +39,10 @@ fn one_file_for_both_streams_is_appended_to_through_one_descriptor() {
         drop((stdout, stderr));
         drained(&io, &told).await;
         let text = fs::read_to_string(&path).unwrap();
-        assert!(text.starts_with("before\n") && text.lines().count() == 7, "{text}");
+        assert!(
+            text.starts_with("before\n") && text.lines().count() == 7,
+            "{text}"
+        );
     });
 }
 
@@ -56,7 +59,11 @@ fn a_file_uri_makes_the_file_and_its_folders() {
         let mut io = opened(&request).await;
         let told = start(&mut io);
         let bytes = pattern(1_000_000);
-        assert!(write_all(end(&mut io.child.stdout), bytes.clone()).done().await);
+        assert!(
+            write_all(end(&mut io.child.stdout), bytes.clone())
+                .done()
+                .await
+        );
         // Both streams go there, whatever stderr said.
         end(&mut io.child.stderr).write_all(b"").unwrap();
         drained(&io, &told).await;
@@ -74,7 +81,14 @@ fn a_full_disk_holds_the_writer_and_loses_nothing() {
         let client = Client::new();
         let disk = client.path("disk");
         fs::create_dir(&disk).unwrap();
-        mount(Some("tmpfs"), &disk, Some("tmpfs"), MsFlags::empty(), Some("size=1m")).unwrap();
+        mount(
+            Some("tmpfs"),
+            &disk,
+            Some("tmpfs"),
+            MsFlags::empty(),
+            Some("size=1m"),
+        )
+        .unwrap();
         let _mounted = Mounted(disk.clone());
         let filler = disk.join("filler");
         fs::write(&filler, vec![0; 900 << 10]).unwrap();
@@ -89,7 +103,10 @@ fn a_full_disk_holds_the_writer_and_loses_nothing() {
         let bytes = pattern(600 << 10);
         let writer = write_all(end(&mut io.child.stdout), bytes.clone());
         let name = path.display().to_string();
-        until("the full disk is said", || logged(&format!("ERROR {name}: No space"))).await;
+        until("the full disk is said", || {
+            logged(&format!("ERROR {name}: No space"))
+        })
+        .await;
         assert!(writer.is_busy() && !io.relay.is_drained());
         fs::remove_file(filler).unwrap();
         assert!(writer.done().await);

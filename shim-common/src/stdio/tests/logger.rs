@@ -34,7 +34,11 @@ fn a_logger_gets_both_streams_its_names_and_the_end_of_file() {
         drained(&io, &told).await;
         let text = std::fs::read_to_string(out).unwrap();
         assert!(text.starts_with("to out\n"), "{text}");
-        let mut names: Vec<_> = text.lines().skip(1).filter(|l| !l.starts_with("PWD=")).collect();
+        let mut names: Vec<_> = text
+            .lines()
+            .skip(1)
+            .filter(|l| !l.starts_with("PWD="))
+            .collect();
         names.sort_unstable();
         assert_eq!(names, ["CONTAINER_ID=c1", "CONTAINER_NAMESPACE=ns"]);
         assert_eq!(std::fs::read(err).unwrap(), b"to err\n");
@@ -55,7 +59,10 @@ fn the_end_of_the_ready_pipe_is_enough_for_the_first_protocol_only() {
             panic!("opened");
         };
         let text = error.to_string();
-        assert!(text.contains("/bin/sh") && text.contains("ready pipe"), "{text}");
+        assert!(
+            text.contains("/bin/sh") && text.contains("ready pipe"),
+            "{text}"
+        );
     });
 }
 
@@ -76,7 +83,11 @@ fn a_logger_that_is_never_ready_is_killed_and_named() {
             panic!("ready");
         };
         assert_eq!(error.to_string(), "logger /bin/sh: is not ready after 1 s");
-        let pid = std::fs::read_to_string(pid).unwrap().trim().parse().unwrap();
+        let pid = std::fs::read_to_string(pid)
+            .unwrap()
+            .trim()
+            .parse()
+            .unwrap();
         until("it is dead", || has_ended(pid)).await;
     });
 }
@@ -116,7 +127,11 @@ fn a_logger_that_ignores_the_end_is_told_by_a_signal() {
         let mut io = opened(&request).await;
         start(&mut io);
         drop(io.child);
-        let pid = std::fs::read_to_string(pid).unwrap().trim().parse().unwrap();
+        let pid = std::fs::read_to_string(pid)
+            .unwrap()
+            .trim()
+            .parse()
+            .unwrap();
         assert!(!has_ended(pid));
         io.relay.shut();
         until("it has ended", || has_ended(pid)).await;

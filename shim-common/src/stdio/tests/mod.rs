@@ -40,7 +40,10 @@ fn on_one_thread<F: Future<Output = ()>>(test: F) {
 async fn until(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = tokio::time::Instant::now() + DEADLINE / 2;
     while !condition() {
-        assert!(tokio::time::Instant::now() < deadline, "not in time: {what}");
+        assert!(
+            tokio::time::Instant::now() < deadline,
+            "not in time: {what}"
+        );
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
@@ -96,7 +99,11 @@ impl Client {
 
     fn request(&self, stdin: bool) -> Request {
         Request {
-            stdin: if stdin { self.fifo("stdin") } else { String::new() },
+            stdin: if stdin {
+                self.fifo("stdin")
+            } else {
+                String::new()
+            },
             stdout: self.fifo("stdout"),
             stderr: self.fifo("stderr"),
             ..self.bare()
@@ -123,7 +130,10 @@ impl Client {
     }
 
     fn writer(&self, name: &str) -> File {
-        OpenOptions::new().write(true).open(self.path(name)).unwrap()
+        OpenOptions::new()
+            .write(true)
+            .open(self.path(name))
+            .unwrap()
     }
 }
 
@@ -154,7 +164,8 @@ async fn drained(opened: &Opened, told: &Receiver<()>) {
 
 /// `length` bytes from which a lost, doubled or swapped piece is visible.
 fn pattern(length: usize) -> Vec<u8> {
-    (0..length).map(|at| (at % 251 ^ at >> 16) as u8).collect()
+    let byte = |at: usize| u8::try_from((at % 251) ^ ((at >> 16) & 0xff)).unwrap();
+    (0..length).map(byte).collect()
 }
 
 /// What was logged so far by any test; a test looks for its own paths.
@@ -191,7 +202,11 @@ impl log::Log for Kept {
 /// Whether the process is gone or a zombie.
 fn has_ended(pid: i32) -> bool {
     match std::fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("stat")) {
-        Ok(stat) => stat.rsplit(") ").next().unwrap_or_default().starts_with('Z'),
+        Ok(stat) => stat
+            .rsplit(") ")
+            .next()
+            .unwrap_or_default()
+            .starts_with('Z'),
         Err(_) => true,
     }
 }

@@ -29,7 +29,9 @@ fn a_late_reader_gets_more_than_the_pipes_hold() {
         let bytes = pattern(1_000_000);
         let writer = write_all(end(&mut io.child.stdout), bytes.clone());
         until("both pipes are full", || {
-            io.relay.describe().contains("65536 in the pipe, 65536 in the FIFO")
+            io.relay
+                .describe()
+                .contains("65536 in the pipe, 65536 in the FIFO")
         })
         .await;
         assert!(writer.is_busy() && !io.relay.is_drained());
@@ -208,7 +210,10 @@ fn bytes_without_a_reader_are_dropped_only_at_delete() {
         drop(end(&mut io.child.stderr));
         drained(&io, &told).await;
         io.relay.release_readers();
-        until("both are closed", || io.relay.describe().matches("done").count() == 2).await;
+        until("both are closed", || {
+            io.relay.describe().matches("done").count() == 2
+        })
+        .await;
     });
 }
 
@@ -243,5 +248,31 @@ fn pipes_belong_to_the_containers_user() {
             let metadata = end(stream).metadata().unwrap();
             assert_eq!((metadata.uid(), metadata.gid()), (1234, 4321));
         }
+    });
+}
+
+#[test]
+fn a_busy_stream_has_large_pipes_and_gives_them_back() {
+    on_one_thread(async {
+        let client = Client::new();
+        let mut io = opened(&client.request(false)).await;
+        start(&mut io);
+        let mut stdout = end(&mut io.child.stdout);
+        let own = stdout.try_clone().unwrap();
+        let size = || sys::pipe::pipe_capacity(&own).unwrap();
+        assert_eq!(size(), 65536);
+        let path = client.path("stdout");
+        let reader =
+            peer(move || std::io::copy(&mut File::open(path).unwrap(), &mut std::io::sink()));
+        let writer = peer(move || {
+            stdout.write_all(&pattern(20_000_000)).unwrap();
+            stdout
+        });
+        let stdout = writer.done().await;
+        assert_eq!(size(), 262_144);
+        // Quiet for some seconds, and the room is back within the user's quota of pipe pages.
+        until("the pipe is small again", || size() == 65536).await;
+        drop((stdout, own));
+        assert_eq!(reader.done().await.unwrap(), 20_000_000);
     });
 }

@@ -16,14 +16,21 @@ fn alone(test: &str) -> bool {
     }
     let mut spawn = Spawn::new(std::env::current_exe().unwrap());
     let name = format!("stdio::tests::quiet::{test}");
-    spawn.args.extend([name.into(), "--exact".into(), "--test-threads=1".into()]);
-    spawn.env = std::env::vars_os().chain([(MARK.into(), "1".into())]).collect();
+    spawn
+        .args
+        .extend([name.into(), "--exact".into(), "--test-threads=1".into()]);
+    spawn.env = std::env::vars_os()
+        .chain([(MARK.into(), "1".into())])
+        .collect();
     let output = File::from(sys::memfd::empty("output").unwrap());
     spawn.stdout = Stdio::Fd(output.try_clone().unwrap().into());
     spawn.stderr = Stdio::Fd(output.try_clone().unwrap().into());
     let child = spawn.spawn().unwrap();
     let status = sys::wait::wait_pid(child.pid).unwrap().status;
-    let output = fs::read(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&output)));
+    let output = fs::read(format!(
+        "/proc/self/fd/{}",
+        std::os::fd::AsRawFd::as_raw_fd(&output)
+    ));
     let output = output.unwrap();
     let text = std::ffi::OsStr::from_bytes(&output).to_string_lossy();
     assert!(status == 0 && text.contains("1 passed"), "{text}");
@@ -52,12 +59,30 @@ fn no_descriptor_is_left_of_any_kind_of_relay() {
         let fifos = client.request(true);
         let cases = [
             fifos.clone(),
-            Request { terminal: true, ..fifos.clone() },
-            Request { stdout: format!("file://{}/log", client.folder.path().display()), ..fifos.clone() },
-            Request { stdout: "binary:///bin/cat?/dev/fd/3=/dev/fd/4".to_owned(), ..fifos.clone() },
-            Request { stdout: "binary-v2:///bin/true".to_owned(), ..fifos.clone() },
-            Request { stderr: "/nonexistent/x".to_owned(), ..fifos.clone() },
-            Request { stdout: "other:///x".to_owned(), ..fifos },
+            Request {
+                terminal: true,
+                ..fifos.clone()
+            },
+            Request {
+                stdout: format!("file://{}/log", client.folder.path().display()),
+                ..fifos.clone()
+            },
+            Request {
+                stdout: "binary:///bin/cat?/dev/fd/3=/dev/fd/4".to_owned(),
+                ..fifos.clone()
+            },
+            Request {
+                stdout: "binary-v2:///bin/true".to_owned(),
+                ..fifos.clone()
+            },
+            Request {
+                stderr: "/nonexistent/x".to_owned(),
+                ..fifos.clone()
+            },
+            Request {
+                stdout: "other:///x".to_owned(),
+                ..fifos
+            },
         ];
         let before = descriptors();
         for request in cases {
@@ -94,14 +119,20 @@ fn no_descriptor_is_left_of_any_kind_of_relay() {
             }
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        assert_eq!(after.len(), before.len(), "before {before:?}\nafter {after:?}");
+        assert_eq!(
+            after.len(),
+            before.len(),
+            "before {before:?}\nafter {after:?}"
+        );
     });
 }
 
 /// How often the thread gave up the processor by itself: how often it was woken.
 fn waits(task: &Path) -> u64 {
     let status = fs::read_to_string(task.join("status")).unwrap();
-    let line = status.lines().find(|l| l.starts_with("voluntary_ctxt_switches"));
+    let line = status
+        .lines()
+        .find(|l| l.starts_with("voluntary_ctxt_switches"));
     let count = line.unwrap().split_ascii_whitespace().nth(1).unwrap();
     count.parse().unwrap()
 }

@@ -30,7 +30,10 @@ pub(super) async fn with_terminal(client: &Client) -> (Opened, Receiver<()>, Own
     assert!(matches!(io.child.stdout, Stdio::Null));
     let told = start(&mut io);
     let console = io.console.take().unwrap();
-    let (path, folder) = (console.path().to_path_buf(), client.folder.path().to_path_buf());
+    let (path, folder) = (
+        console.path().to_path_buf(),
+        client.folder.path().to_path_buf(),
+    );
     assert!(path.starts_with(&folder));
     let runtime = peer(move || hand_over(path));
     let master = console.receive().await.unwrap();
@@ -48,7 +51,9 @@ pub(super) async fn with_terminal(client: &Client) -> (Opened, Receiver<()>, Own
 /// The number that a description says before "in the FIFO".
 fn in_fifo(description: &str) -> usize {
     let words: Vec<_> = description.split_ascii_whitespace().collect();
-    let at = words.windows(3).position(|three| three == ["in", "the", "FIFO"]);
+    let at = words
+        .windows(3)
+        .position(|three| three == ["in", "the", "FIFO"]);
     words[at.unwrap() - 1].parse().unwrap()
 }
 
@@ -68,7 +73,10 @@ fn a_session_echoes_and_ends_when_its_input_does() {
         let output = client.read("stdout");
         let mut typing = client.writer("stdin");
         typing.write_all(b"hello\n").unwrap();
-        until("it is echoed and answered", || io.relay.describe().contains(" 14 bytes")).await;
+        until("it is echoed and answered", || {
+            io.relay.describe().contains(" 14 bytes")
+        })
+        .await;
         // No CloseIO: a client that goes leaves the session as it is.
         drop(typing);
         client.writer("stdin").write_all(b"half a line").unwrap();
@@ -78,7 +86,10 @@ fn a_session_echoes_and_ends_when_its_input_does() {
         until("the program has seen the end", || has_ended(child.pid)).await;
         sys::wait::wait_pid(child.pid).unwrap();
         io.relay.process_exited();
-        assert_eq!(output.done().await, b"hello\r\nhello\r\nhalf a linehalf a line");
+        assert_eq!(
+            output.done().await,
+            b"hello\r\nhello\r\nhalf a linehalf a line"
+        );
         drained(&io, &told).await;
     });
 }
@@ -117,7 +128,10 @@ fn the_last_output_of_a_process_arrives_although_others_have_the_terminal() {
         let bytes = b"0123456789".repeat(20_000);
         let last = left_behind.try_clone().unwrap();
         let writer = write_all(last, bytes.clone());
-        until("the FIFO holds some", || in_fifo(&io.relay.describe()) > 20_000).await;
+        until("the FIFO holds some", || {
+            in_fifo(&io.relay.describe()) > 20_000
+        })
+        .await;
         let output = client.read("stdout");
         assert!(writer.done().await);
         io.relay.process_exited();
@@ -137,7 +151,11 @@ fn a_terminal_is_resized_and_without_one_nothing_fails() {
         let size = nix::sys::termios::tcgetattr(&slave).map(|_| sys::tty::window_size(&slave));
         assert_eq!(size.unwrap().unwrap(), (123, 45));
         let other = Client::new();
-        opened(&other.request(false)).await.relay.resize(1, 1).unwrap();
+        opened(&other.request(false))
+            .await
+            .relay
+            .resize(1, 1)
+            .unwrap();
     });
 }
 
@@ -174,7 +192,9 @@ fn a_terminal_can_go_to_a_logger() {
         let path = console.path().to_path_buf();
         let runtime = peer(move || hand_over(path));
         io.relay.attach(console.receive().await.unwrap()).unwrap();
-        File::from(runtime.done().await).write_all(b"logged").unwrap();
+        File::from(runtime.done().await)
+            .write_all(b"logged")
+            .unwrap();
         io.relay.process_exited();
         drained(&io, &told).await;
         assert_eq!(std::fs::read(out).unwrap(), b"logged");
