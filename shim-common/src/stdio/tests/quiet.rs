@@ -68,7 +68,7 @@ fn no_descriptor_is_left_of_any_kind_of_relay() {
                 ..fifos.clone()
             },
             Request {
-                stdout: "binary:///bin/cat?/dev/fd/3=/dev/fd/4".to_owned(),
+                stdout: "binary:///bin/sh?-c=exec+5>%26-;exec+cat+<%263".to_owned(),
                 ..fifos.clone()
             },
             Request {
