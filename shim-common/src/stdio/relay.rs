@@ -120,20 +120,15 @@ impl Relay {
     pub fn process_exited(&mut self) {
         self.exited.set(true);
         self.close_stdin();
-        match &mut self.console {
+        match &self.console {
             Console::Attached(terminal) => {
                 if let Some(terminal) = terminal.upgrade() {
                     terminal.process_exited();
                 }
             }
-            // A runtime that failed before it sent the master will never send it.
-            console @ Console::Awaited { .. } => {
-                if let Console::Awaited { stream, .. } = std::mem::take(console) {
-                    stream.own_reader.take();
-                    stream.enter(Phase::Done);
-                }
-            }
-            Console::None => {}
+            // A short-lived process may be gone before its master was taken from the socket:
+            // what it wrote is in there.
+            Console::Awaited { .. } | Console::None => {}
         }
         for (task, handle) in &self.tasks {
             if let Task::Input = task {

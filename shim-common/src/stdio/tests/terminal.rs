@@ -143,6 +143,28 @@ fn the_last_output_of_a_process_arrives_although_others_have_the_terminal() {
 }
 
 #[test]
+fn output_of_a_process_gone_before_its_master_came_arrives() {
+    on_one_thread(async {
+        let client = Client::new();
+        let request = Request {
+            terminal: true,
+            ..client.request(true)
+        };
+        let mut io = opened(&request).await;
+        let told = start(&mut io);
+        let console = io.console.take().unwrap();
+        let path = console.path().to_path_buf();
+        let runtime = peer(move || File::from(hand_over(path)).write_all(b"short").unwrap());
+        runtime.done().await;
+        io.relay.process_exited();
+        assert!(!io.relay.is_drained());
+        io.relay.attach(console.receive().await.unwrap()).unwrap();
+        assert_eq!(client.read("stdout").done().await, b"short");
+        drained(&io, &told).await;
+    });
+}
+
+#[test]
 fn a_terminal_is_resized_and_without_one_nothing_fails() {
     on_one_thread(async {
         let client = Client::new();
