@@ -85,11 +85,11 @@ fn no_descriptor_is_left_of_any_kind_of_relay() {
             },
         ];
         let before = descriptors();
-        for request in cases {
+        for request in &cases {
             // Once dropped as it is, once started and left with bytes for an absent reader, once
             // ended and awaiting a reader.
             for way in 0..3 {
-                let Ok(mut io) = open(&request).await else {
+                let Ok(mut io) = open(request).await else {
                     continue;
                 };
                 if way > 0 {
@@ -100,7 +100,10 @@ fn no_descriptor_is_left_of_any_kind_of_relay() {
                     if way > 1 {
                         io.child = Default::default();
                         io.relay.process_exited();
-                        drained(&io, &told).await;
+                        // A terminal's master that never came is for the caller to give up on.
+                        if !request.terminal {
+                            drained(&io, &told).await;
+                        }
                     }
                 }
                 if way > 0 {
