@@ -6,7 +6,7 @@ use std::fmt::Write;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 
 use tokio::task::{JoinHandle, spawn_local};
 
@@ -50,7 +50,9 @@ pub(super) enum Console {
         sink: Watched,
         stream: Rc<Stream>,
     },
-    Attached(Rc<Terminal>),
+    /// The copying tasks own the master: with the last of them it is closed, at the exit of the
+    /// process and not at Delete (containerd #11160).
+    Attached(Weak<Terminal>),
 }
 
 impl Relay {
@@ -74,7 +76,7 @@ impl Relay {
         if self.exited.get() {
             terminal.process_exited();
         }
-        let attached = Console::Attached(Rc::clone(&terminal));
+        let attached = Console::Attached(Rc::downgrade(&terminal));
         if let Console::Awaited {
             input,
             sink,
@@ -105,9 +107,10 @@ impl Relay {
     /// ResizePty).
     pub fn resize(&self, width: u16, height: u16) -> io::Result<()> {
         match &self.console {
-            Console::Attached(terminal) => {
-                sys::tty::set_window_size(&terminal.master, width, height)
-            }
+            Console::Attached(terminal) => match terminal.upgrade() {
+                Some(terminal) => sys::tty::set_window_size(&terminal.master, width, height),
+                None => Ok(()),
+            },
             Console::None | Console::Awaited { .. } => Ok(()),
         }
     }
@@ -117,16 +120,15 @@ impl Relay {
     pub fn process_exited(&mut self) {
         self.exited.set(true);
         self.close_stdin();
-        match &mut self.console {
-            Console::Attached(terminal) => terminal.process_exited(),
-            // A runtime that failed before it sent the master will never send it.
-            console @ Console::Awaited { .. } => {
-                if let Console::Awaited { stream, .. } = std::mem::take(console) {
-                    stream.own_reader.take();
-                    stream.enter(Phase::Done);
+        match &self.console {
+            Console::Attached(terminal) => {
+                if let Some(terminal) = terminal.upgrade() {
+                    terminal.process_exited();
                 }
             }
-            Console::None => {}
+            // A short-lived process may be gone before its master was taken from the socket:
+            // what it wrote is in there.
+            Console::Awaited { .. } | Console::None => {}
         }
         for (task, handle) in &self.tasks {
             if let Task::Input = task {
