@@ -65,6 +65,8 @@ lint: toolchain deny ## Check format, lints, and what is linked in
 	$(CARGO) fmt --all --check
 	echo "== Lints"
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	echo "== Tests that the threat model names"
+	scripts/check-threat-model.sh
 	echo "== Licences, sources and directions of dependencies"
 	if PATH="$(DENY):$$PATH" command -v cargo-deny >/dev/null; then
 		PATH="$(DENY):$$PATH" cargo-deny --locked check --hide-inclusion-graph bans licenses sources
