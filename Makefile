@@ -21,7 +21,8 @@ DENY := $(TOOLS)/cargo-deny/bin
 
 # The shims that the tests run: ours, unless a folder of others is named.
 SHIM_DIR ?= $(RELEASE)
-export SHIM_DIR
+SHIM_BINARY ?= $(SHIM_DIR)/containerd-shim-runc-v2
+export SHIM_DIR SHIM_BINARY
 
 DEMO_PACKAGES := gcc libc6-dev runc busybox-static containerd procps
 TEST_PACKAGES := $(DEMO_PACKAGES) crun docker.io util-linux bsdutils mount e2fsprogs debootstrap
@@ -50,10 +51,10 @@ build: toolchain ## Build both shims: release, static, position-independent
 .PHONY: test
 test: deps-test nextest build ## Install what the tests need, and run them all (as root)
 	@scripts/need-root.sh "the tests run real containers"
-	echo "== Tests, with the shims in $(SHIM_DIR)"
-	$(CARGO) nextest run --locked --workspace --no-fail-fast
 	echo "== Examples in the documentation"
 	$(CARGO) test --locked --workspace --doc --quiet
+	echo "== Tests, with the shims in $(SHIM_DIR)"
+	$(CARGO) nextest run --locked --workspace --no-fail-fast
 
 .PHONY: unit
 unit: toolchain ## Run only the tests that need no engine and no root
