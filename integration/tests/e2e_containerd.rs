@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use wherry_integration::e2e::{
-    Containerd, IMAGE, LONG, Running, SHORT, in_terminal, run, shim_dir, unpack_rootfs, until,
+    Containerd, Criu, IMAGE, LONG, Running, SHORT, in_terminal, shim_dir, unpack_rootfs, until,
 };
 
 const V2: &str = "io.containerd.runc.v2";
@@ -444,11 +444,15 @@ fn sixteen_at_once_leave_nothing_behind() {
 
 #[test]
 fn checkpoint_and_restore() {
-    if let Some(reason) = criu_is_missing() {
-        eprintln!("skipped: checkpoint_and_restore: {reason}");
-        return;
-    }
+    let criu = match Criu::find() {
+        Ok(criu) => criu,
+        Err(reason) => {
+            eprintln!("skipped: checkpoint_and_restore: {reason}");
+            return;
+        }
+    };
     let node = Containerd::start(&shim_dir());
+    criu.offer_to(&node);
     let id = node.id("frozen");
     let script = "i=0; while :; do i=$((i+1)); echo $i > /count; sleep 0.1; done";
     let _ = node
@@ -503,13 +507,35 @@ fn checkpoint_and_restore() {
     node.footprint().assert_clean();
 }
 
-/// Why no container can be checkpointed here, unless one can.
-fn criu_is_missing() -> Option<String> {
-    let found = std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())
-        .any(|folder| folder.join("criu").is_file());
-    if !found {
-        return Some("there is no criu in PATH".to_owned());
-    }
-    let check = run(wherry_integration::e2e::command("criu", ["check"]));
-    (check.code != 0).then(|| format!("`criu check` says {}", check.stderr.trim()))
+#[test]
+fn checkpoint_by_path_leaves_the_task_running_or_ends_it() {
+    let criu = match Criu::find() {
+        Ok(criu) => criu,
+        Err(reason) => {
+            eprintln!("skipped: checkpoint_by_path: {reason}");
+            return;
+        }
+    };
+    let node = Containerd::start(&shim_dir());
+    criu.offer_to(&node);
+    let id = node.id("by-path");
+    let _ = node
+        .ctr(["run", "-d", "--null-io", IMAGE, &id, "sleep", "1000"])
+        .ok();
+    node.await_status(&id, "RUNNING");
+    let images = node.path("images").to_string_lossy().into_owned();
+    let _ = node
+        .ctr(["task", "checkpoint", "--image-path", &images, &id])
+        .ok();
+    assert!(
+        Path::new(&images).join("inventory.img").is_file(),
+        "criu's images are at the path"
+    );
+    assert_eq!(node.status(&id).as_deref(), Some("RUNNING"));
+    let _ = node
+        .ctr(["task", "checkpoint", "--exit", "--image-path", &images, &id])
+        .ok();
+    node.await_status(&id, "STOPPED");
+    delete(&node, &id, 137);
+    node.footprint().assert_clean();
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use wherry_integration::e2e::{
-    Containerd, IMAGE, LONG, Running, command, shim_dir, until, until_ok,
+    Containerd, IMAGE, LONG, Running, SHORT, command, shim_dir, until, until_ok,
 };
 
 /// Starts `script` detached in a container of this name.
@@ -238,7 +238,7 @@ fn a_killed_shim_leaves_nothing_behind() {
         seen.contains("/tasks/exit"),
         "containerd tells the end of the task: {seen}"
     );
-    until("the container to die", LONG, || {
+    until("the container to die", SHORT, || {
         (!exists(pid)).then_some(())
     });
     events.signal(Signal::SIGKILL);
@@ -254,7 +254,7 @@ fn a_shim_killed_while_containerd_is_away_leaves_nothing_behind() {
     node.kill_daemon();
     kill(Pid::from_raw(shim), Signal::SIGKILL).unwrap();
     node.restart_daemon();
-    until("the container to die", LONG, || {
+    until("the container to die", SHORT, || {
         (!exists(pid)).then_some(())
     });
     let _ = node.ctr(["container", "delete", &id]).ok();
