@@ -220,7 +220,10 @@ fn a_shim_cgroup_is_joined_in_every_hierarchy() {
         }
     }
     bed.shut(&bundle, &shim);
-    host::remove_empty_cgroup(&bed.cgroup("shims"));
+    eventually(SHORT, "the shims' cgroup is empty", || {
+        host::remove_empty_cgroup(&bed.cgroup("shims"));
+        host::cgroups(&bed.cgroup("shims")).is_empty()
+    });
     bed.remove(&bundle);
     bed.assert_clean();
 }
