@@ -262,6 +262,21 @@ impl Bed {
         path
     }
 
+    /// A bundle whose runtime is the script of [`Self::wrapper`], and its shim.
+    #[track_caller]
+    pub fn wrapped(&self, id: &str, spec: &Spec, script: &str) -> (Bundle, Shim) {
+        let mut bundle = self.bundle(id, spec);
+        let wrapper = self.wrapper(&format!("runtime-{id}"), script);
+        bundle.options.binary_name = wrapper.display().to_string();
+        let shim = self.start(&bundle);
+        (bundle, shim)
+    }
+
+    /// Makes an empty file in the bed's folder, for which scripts wait.
+    pub fn flag(&self, name: &str) {
+        fs::write(self.path(name), "").expect("make a flag file");
+    }
+
     /// The address that a shim of this bed must listen on, by its group's id.
     pub fn socket_of(&self, group: &str) -> PathBuf {
         let name = self.path("containerd.sock").join(&self.namespace).join(group);
