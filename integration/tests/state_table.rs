@@ -95,7 +95,10 @@ fn check(cell: Cell, got: &Result<(), CallError>) {
 
 fn init_cell(state: Init, op: Op, cell: Cell) {
     if state == Init::Deleted {
-        known_difference!("go-v1", "Go's v1 keeps the deleted process and answers its state");
+        known_difference!(
+            "go-v1",
+            "Go's v1 keeps the deleted process and answers its state"
+        );
     }
     let bed = Bed::new();
     let (bundle, shim) = bed.created("c1", &Spec::sleeper());

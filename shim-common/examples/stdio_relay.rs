@@ -8,11 +8,11 @@ use std::env;
 use std::io;
 use std::time::Instant;
 
+use shim_common::stdio::{Request, open};
 use sys::spawn::{Spawn, Stdio};
 use tokio::runtime::Builder;
 use tokio::sync::oneshot;
 use tokio::task::LocalSet;
-use shim_common::stdio::{Request, open};
 
 fn size(name: &str) -> Option<usize> {
     env::var(name).ok()?.parse().ok()
