@@ -46,17 +46,6 @@ pub struct CreateRequest {
 pub enum Request {
     /// Create a container.
     Create(Box<CreateRequest>),
-    /// Register an exec with this process spec, raw JSON.
-    Exec {
-        /// The container.
-        id: String,
-        /// The exec's id.
-        exec_id: String,
-        /// What it is connected to.
-        io: IoPaths,
-        /// The process spec as it came.
-        spec: Vec<u8>,
-    },
     /// A command on a container.
     Container(String, Command),
     /// End the shim.
@@ -137,7 +126,7 @@ impl TaskHandler for Service {
 pub fn decode(method: Method, payload: &[u8]) -> Result<Request, Refusal> {
     let command = match method {
         Method::Create => return create(parse(payload)?).map(|c| Request::Create(Box::new(c))),
-        Method::Exec => return exec(parse(payload)?),
+        Method::Exec => exec(parse(payload)?)?,
         Method::Shutdown => return Ok(Request::Shutdown),
         Method::State => {
             let r: wire::StateRequest = parse(payload)?;
@@ -260,7 +249,7 @@ fn create(r: wire::CreateTaskRequest) -> Result<CreateRequest, Refusal> {
     })
 }
 
-fn exec(r: wire::ExecProcessRequest) -> Result<Request, Refusal> {
+fn exec(r: wire::ExecProcessRequest) -> Result<(String, Command), Refusal> {
     check_exec_id(&r.exec_id)?;
     let spec = r.spec.into_option().unwrap_or_default().value;
     let io = IoPaths {
@@ -272,12 +261,14 @@ fn exec(r: wire::ExecProcessRequest) -> Result<Request, Refusal> {
     let spec = with_terminal(&spec, r.terminal).map_err(|error| {
         Refusal::invalid_argument(format!("process spec of exec {}: {error}", r.exec_id))
     })?;
-    Ok(Request::Exec {
-        id: r.id,
-        exec_id: r.exec_id,
-        io,
-        spec,
-    })
+    Ok((
+        r.id,
+        Command::Exec {
+            id: r.exec_id,
+            io,
+            spec,
+        },
+    ))
 }
 
 /// The request's `terminal` overrides the spec's; every other field stays as it came, byte for

@@ -323,7 +323,10 @@ impl Container {
         exit: Exit,
         out: &mut Vec<Effect>,
     ) {
-        out.push(Effect::Publish(Event::Delete { pid, exit }));
+        // What was never announced is not taken back.
+        if self.announced {
+            out.push(Effect::Publish(Event::Delete { pid, exit }));
+        }
         for call in calls {
             out.push(Effect::Reply(call, Ok(Reply::Deleted { pid, exit })));
         }

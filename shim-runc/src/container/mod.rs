@@ -69,12 +69,14 @@ pub enum Command {
     Start(Target),
     /// Where the process stands.
     State(Target),
-    /// Register an exec process; its spec stays with the supervisor.
+    /// Register an exec process.
     Exec {
         /// The id of the new exec.
         id: String,
         /// What it will be connected to.
         io: IoPaths,
+        /// The process spec, JSON as it came.
+        spec: Vec<u8>,
     },
     /// Delete an exec or the whole container.
     Delete(Target),
@@ -160,6 +162,8 @@ pub enum Run {
         /// Kill what still runs.
         force: bool,
     },
+    /// `delete --force` of a broken container, whatever else is in flight.
+    Destroy,
     /// `exec` of this id.
     Exec(String),
     /// `ps`, where the pids cannot be read from the cgroup.
@@ -184,6 +188,7 @@ impl Run {
             Self::Update(_) => Step::Update,
             Self::Checkpoint(_) => Step::Checkpoint,
             Self::Delete { .. } => Step::Delete,
+            Self::Destroy => Step::Destroy,
             Self::Exec(id) => Step::Exec(id.clone()),
             Self::Ps { call } => Step::Ps(*call),
         }
@@ -205,6 +210,7 @@ pub enum Step {
     Update,
     Checkpoint,
     Delete,
+    Destroy,
     Exec(String),
     Ps(CallId),
 }
@@ -280,6 +286,15 @@ pub enum Effect {
     Publish(Event),
     /// Write the bundle files and mount the rootfs in a helper.
     Prepare,
+    /// Keep what a registered exec will need when it is started.
+    KeepExec {
+        /// Its id.
+        id: String,
+        /// What it will be connected to.
+        io: IoPaths,
+        /// Its process spec.
+        spec: Vec<u8>,
+    },
     /// Open the stdio of this process.
     OpenStdio(Target),
     /// Spawn the runtime.
@@ -497,6 +512,8 @@ pub struct Container {
     /// Calls whose own run of the runtime (kill, ps) is in flight.
     asking_runtime: BTreeSet<CallId>,
     publish_anyway: bool,
+    /// The daemon has been told of the container.
+    announced: bool,
     /// The rules have failed once (DESIGN rule 9).
     broken: bool,
     /// When the input being handled happened; the rules have no clock of their own.
@@ -543,7 +560,7 @@ impl Container {
         match command {
             Command::Start(Target::Exec(id)) => self.start_exec(call, &id, out),
             Command::Delete(Target::Exec(id)) => self.delete_exec(call, &id, out),
-            Command::Exec { id, io } => self.add_exec(call, id, io, out),
+            Command::Exec { id, io, spec } => self.add_exec(call, id, io, spec, out),
             Command::Kill {
                 target: Target::Exec(id),
                 signal,
@@ -610,6 +627,8 @@ impl Container {
                     out.push(Effect::Reply(call, Err(failure.refusal)));
                 }
             }
+            // Only a broken container is destroyed, and it does not come here.
+            Step::Destroy => {}
             Step::Exec(id) => self.exec_ran(&id, result, out),
             Step::Thaw => {
                 if let Err(failure) = result {

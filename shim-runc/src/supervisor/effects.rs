@@ -26,6 +26,11 @@ impl Supervisor {
             Effect::Reply(call, result) => self.answer(call, result.map(Answer::Rules)),
             Effect::Publish(event) => self.publish(key, event),
             Effect::Prepare => self.prepare(key),
+            Effect::KeepExec { id, io, spec } => {
+                if let Some(entry) = self.containers.get_mut(&key) {
+                    entry.host.keep_exec(id, io, spec);
+                }
+            }
             Effect::OpenStdio(target) => self.open_stdio(key, target),
             Effect::Run(run) => self.start_run(key, &run),
             Effect::KillRun(step) => self.kill_run(key, &step),
@@ -133,7 +138,7 @@ impl Supervisor {
     }
 
     /// Runs what may block in a thread of its own; its end comes back as an input.
-    fn in_helper<T: Send + 'static>(
+    pub(super) fn in_helper<T: Send + 'static>(
         &self,
         key: Key,
         work: impl FnOnce() -> T + Send + 'static,
@@ -331,8 +336,11 @@ impl Supervisor {
         self.relay_owners.retain(|_, (owner, _)| *owner != key);
         let id = entry.host.id.clone();
         self.ids.remove(&id);
-        if let Some(tombstone) = tombstone {
-            self.tombstones.insert(id, tombstone);
+        if let Some((pid, exit)) = tombstone {
+            if self.tombstones.len() == super::TOMBSTONES {
+                self.tombstones.pop_front();
+            }
+            self.tombstones.push_back((id, pid, exit));
         }
         self.container_forgotten();
     }

@@ -109,10 +109,10 @@ impl Host {
         self.io.get(target).cloned().unwrap_or_default()
     }
 
-    /// Notes an exec to come.
-    pub(super) fn add_exec(&mut self, id: &str, io: IoPaths, spec: Vec<u8>) {
-        self.io.insert(Target::Exec(id.to_owned()), io);
-        self.specs.insert(id.to_owned(), spec);
+    /// Keeps what an exec needs when it is started.
+    pub(super) fn keep_exec(&mut self, id: String, io: IoPaths, spec: Vec<u8>) {
+        self.io.insert(Target::Exec(id.clone()), io);
+        self.specs.insert(id, spec);
     }
 
     /// What the process is to be connected to.

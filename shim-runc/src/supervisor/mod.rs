@@ -39,6 +39,10 @@ use ledger::{Ledger, Owner};
 /// A shim that nobody needs ends itself after this long (DESIGN rule 11).
 const IDLE_LIMIT: Duration = Duration::from_secs(60);
 
+/// How many deleted containers are remembered, so that a late Delete gets its answer again. Only a
+/// shim with a group of containers can ever delete more than one.
+pub(crate) const TOMBSTONES: usize = 64;
+
 /// Names one life of a container: an id may come back after a delete, a key never does.
 pub(crate) type Key = u64;
 
@@ -76,7 +80,7 @@ pub(crate) struct Supervisor {
     calls: HashMap<CallId, PendingCall>,
     ledger: Ledger,
     /// Answers for a late Delete of a container that is gone (DESIGN rule 11).
-    tombstones: HashMap<String, (i32, Exit)>,
+    tombstones: VecDeque<(String, i32, Exit)>,
     /// Relays of deleted processes that still deliver output.
     lingering: HashMap<u64, Relay>,
     /// Whose output each relay carries, by its number.
@@ -183,7 +187,7 @@ impl Supervisor {
             next_key: 1,
             calls: HashMap::new(),
             ledger: Ledger::default(),
-            tombstones: HashMap::new(),
+            tombstones: VecDeque::new(),
             lingering: HashMap::new(),
             relay_owners: HashMap::new(),
             next_relay: 1,
@@ -248,20 +252,6 @@ impl Supervisor {
                 self.calls.insert(call, pending);
                 self.shutdown_asked(call);
             }
-            Request::Exec {
-                id,
-                exec_id,
-                io,
-                spec,
-            } => {
-                self.calls.insert(call, pending);
-                let key = self.key_of(&id);
-                if let Some(entry) = key.and_then(|key| self.containers.get_mut(&key)) {
-                    entry.host.add_exec(&exec_id, io.clone(), spec);
-                }
-                let command = Command::Exec { id: exec_id, io };
-                self.command(call, key, command);
-            }
             Request::Container(id, command) => {
                 let key = self.key_of(&id);
                 if let Some(entry) = key.and_then(|key| self.containers.get(&key)) {
@@ -273,9 +263,12 @@ impl Supervisor {
                         let reply = Reply::Connect { pid: 0 };
                         self.answer(call, Ok(Answer::Rules(reply)));
                     }
-                    (None, Command::Delete(Target::Init)) if self.tombstones.contains_key(&id) => {
-                        let (pid, exit) = self.tombstones[&id];
-                        self.answer(call, Ok(Answer::Rules(Reply::Deleted { pid, exit })));
+                    (None, Command::Delete(Target::Init)) => {
+                        let tombstone = self.tombstones.iter().find(|(gone, ..)| *gone == id);
+                        let reply = tombstone
+                            .map(|&(_, pid, exit)| Answer::Rules(Reply::Deleted { pid, exit }))
+                            .ok_or_else(not_created);
+                        self.answer(call, reply);
                     }
                     (key, command) => self.command(call, key, command),
                 }
@@ -302,7 +295,7 @@ impl Supervisor {
             return self.answer(call, Err(refusal));
         }
         let host = Host::new(&request, &self.namespace, &self.environment);
-        self.tombstones.remove(&request.id);
+        self.tombstones.retain(|(gone, ..)| *gone != request.id);
         let key = self.next_key;
         self.next_key += 1;
         self.ids.insert(request.id.clone(), key);
@@ -310,7 +303,7 @@ impl Supervisor {
         let from_checkpoint = !request.checkpoint.is_empty();
         let rules = Container::create(request.id, request.io, from_checkpoint, call, &mut effects);
         self.containers.insert(key, Entry { rules, host });
-        self.carry_out(key, effects);
+        self.contain(key, |supervisor| supervisor.carry_out(key, effects));
     }
 
     /// Queues an input for a container; it is handled in its turn by `settle_inbox`.
@@ -324,24 +317,33 @@ impl Supervisor {
         }
     }
 
-    /// Lets the rules decide on one input. A panic concerns this container alone (rule 9).
+    /// Lets the rules decide on one input and carries out what they say.
     fn handle(&mut self, key: Key, input: Input) {
-        let Some(entry) = self.containers.get_mut(&key) else {
+        self.contain(key, |supervisor| {
+            let Some(entry) = supervisor.containers.get_mut(&key) else {
+                return;
+            };
+            let mut effects = Vec::new();
+            entry.rules.handle(SystemTime::now(), input, &mut effects);
+            supervisor.carry_out(key, effects);
+        });
+    }
+
+    /// Keeps a panic with the container it concerns (DESIGN rule 9): that one breaks down, the
+    /// others do not notice.
+    fn contain(&mut self, key: Key, work: impl FnOnce(&mut Self)) {
+        if catch_unwind(AssertUnwindSafe(|| work(self))).is_ok() {
             return;
-        };
-        let rules = &mut entry.rules;
+        }
         let mut effects = Vec::new();
-        let decided = catch_unwind(AssertUnwindSafe(|| {
-            rules.handle(SystemTime::now(), input, &mut effects);
-        }));
-        if decided.is_err() {
-            let id = entry.rules.id().to_owned();
-            log::error!(
-                "the rules of container {id} failed; it can be killed, waited for, deleted"
-            );
+        if let Some(entry) = self.containers.get_mut(&key) {
+            let id = entry.rules.id();
+            log::error!("container {id} is broken; it can be killed, waited for, deleted");
             entry.rules.break_down(SystemTime::now(), &mut effects);
         }
-        self.carry_out(key, effects);
+        if catch_unwind(AssertUnwindSafe(|| self.carry_out(key, effects))).is_err() {
+            log::error!("the calls of a broken container could not be answered");
+        }
     }
 
     /// A child was reaped: a run of the runtime, a process of a container, or an orphan.

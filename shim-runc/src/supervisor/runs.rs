@@ -13,9 +13,12 @@ use super::ledger::{Owner, names_a_pid};
 use super::{Key, Message, Supervisor};
 use crate::container::{Input, Run, RunFailure, Step, Target};
 use crate::runc::{
-    CheckpointArgs, ContainerStdio, CreateArgs, ErrorKind, ExecArgs, RestoreArgs, RuntimeError,
-    pid_file, ps,
+    CheckpointArgs, ContainerStdio, CreateArgs, ErrorKind, ExecArgs, Output, RestoreArgs,
+    RuntimeError, pid_file, ps,
 };
+
+/// criu's work folder in the bundle, unless the client names another.
+const CRIU_WORK: &str = "criu-work";
 
 /// How long a terminal may take to arrive after the runtime said that it is done.
 const CONSOLE_LIMIT: std::time::Duration = std::time::Duration::from_secs(5);
@@ -34,32 +37,55 @@ impl Supervisor {
 
     /// A run of the runtime has ended with this status.
     pub(super) fn run_ended(&mut self, key: Key, step: Step, status: u32) {
-        let result = self
-            .containers
-            .get_mut(&key)
-            .and_then(|entry| entry.host.runs.remove(&step))
-            .map(|running| running.outcome(status));
-        let Some(result) = result else {
-            // The container is gone; nobody asks how this ended.
+        let Some(host) = self.containers.get_mut(&key).map(|entry| &mut entry.host) else {
             return self.run_named(key, &step);
         };
-        let killed = status > 128;
-        let mut result = result.map_err(|error| failure(&error, killed));
-        if let (Step::Ps(call), Ok(output)) = (&step, &result) {
-            return self.ps_answer(key, *call, output);
-        }
-        match process_of(&step) {
-            Some(target) if result.is_ok() => self.take_up(key, step, target),
-            _ => {
-                let input = Input::Ran(
-                    step.clone(),
-                    result.as_mut().map(|_| None).map_err(|f| f.clone()),
-                );
-                self.input(key, input);
+        let Some(running) = host.runs.remove(&step) else {
+            return self.run_named(key, &step);
+        };
+        match (running.outcome(status), process_of(&step)) {
+            (Ok(_), Some(target)) => self.take_up(key, step, target),
+            (outcome, None) if step == Step::Checkpoint => self.checkpoint_ran(key, outcome),
+            (Ok(output), None) => match step {
+                Step::Ps(call) => self.ps_answer(key, call, &output),
+                step => self.input(key, Input::Ran(step, Ok(None))),
+            },
+            (Err(error), process) => {
+                // 128 + n is death by signal n. A pid file tells that there was a process by then.
+                let left = process.is_some_and(|target| host.kill_what_was_started(&target));
+                let failure = failure(&error, status > 128 || left);
+                self.input(key, Input::Ran(step.clone(), Err(failure)));
                 self.settle_inbox();
                 self.run_named(key, &step);
             }
         }
+    }
+
+    /// criu is done: its work folder goes, and what it said about a failure stays in the bundle,
+    /// where the error points to.
+    fn checkpoint_ran(&mut self, key: Key, outcome: Result<Output, RuntimeError>) {
+        let Some(entry) = self.containers.get(&key) else {
+            return;
+        };
+        let work = entry.host.bundle.join(CRIU_WORK);
+        let log = entry.host.bundle.join(task_api::bundle::CRIU_DUMP_LOG);
+        let result = match outcome {
+            Ok(_) => Ok(None),
+            Err(error) => Err(failure(&error.with_criu_log(&log), false)),
+        };
+        let failed = result.is_err();
+        self.in_helper(
+            key,
+            move || {
+                if failed {
+                    // A criu that never started has written none.
+                    let _ = std::fs::copy(work.join("dump.log"), &log);
+                }
+                // It is not there when the client named another.
+                let _ = std::fs::remove_dir_all(&work);
+            },
+            move |_| Input::Ran(Step::Checkpoint, result),
+        );
     }
 
     /// A run that could have named a pid is accounted for.
@@ -273,6 +299,23 @@ impl Host {
         Ok(pid)
     }
 
+    /// A runtime that failed after it had started the process: the process is killed, since
+    /// nobody will ever hear of it. True if there was one.
+    fn kill_what_was_started(&self, target: &Target) -> bool {
+        let Ok(pid) = pid_file::read(&self.pid_file(target)) else {
+            return false;
+        };
+        let Ok(pidfd) = sys::pidfd::open(pid) else {
+            return true;
+        };
+        if sys::wait::is_child(pidfd.as_fd()) {
+            if let Err(error) = sys::pidfd::send_signal(pidfd.as_fd(), libc::SIGKILL) {
+                log::warn!("kill {pid}, which a failed run left behind: {error}");
+            }
+        }
+        true
+    }
+
     /// The process's ends of its streams; the terminal's process gets none from us.
     fn child_stdio(&mut self, target: &Target) -> ContainerStdio {
         let Some(ends) = self.ends.get_mut(target) else {
@@ -347,13 +390,14 @@ impl Host {
                 empty_namespaces: &request.options.empty_namespaces,
             }),
             Run::Delete { force } => self.runtime.delete(id, *force),
+            Run::Destroy => self.runtime.delete(id, true),
             Run::Ps { .. } => self.runtime.ps(id),
         })
     }
 
-    /// criu's work folder: the one asked for, or `work/criu-work` in the bundle.
+    /// criu's work folder: the one asked for, or one in the bundle.
     fn criu_work_path(&self, asked: &str) -> PathBuf {
-        some_path(asked).map_or_else(|| self.bundle.join("criu-work"), Path::to_owned)
+        some_path(asked).map_or_else(|| self.bundle.join(CRIU_WORK), Path::to_owned)
     }
 }
 
