@@ -16,6 +16,7 @@ use crate::delete::{self, DeleteOutcome};
 use crate::leaks::Leaks;
 use crate::shim::{Protocol, Shim, StartRequest};
 use crate::sink::EventSink;
+use crate::stdio::OutputFifo;
 use crate::{host, stdio, target, wait};
 
 /// Where shims make their sockets.
@@ -30,6 +31,7 @@ pub struct Bed {
     namespace: String,
     sink: EventSink,
     ids: Mutex<Vec<String>>,
+    drains: Mutex<Vec<OutputFifo>>,
     before: Leaks,
 }
 
@@ -60,6 +62,7 @@ impl Bed {
             namespace,
             sink,
             ids: Mutex::new(Vec::new()),
+            drains: Mutex::new(Vec::new()),
             before: Leaks::default(),
         };
         bed.before = Leaks::snapshot(&bed);
@@ -88,7 +91,9 @@ impl Bed {
 
     /// The `cgroupsPath` of a container, or with "" the parent of all of this bed.
     pub fn cgroup(&self, id: &str) -> String {
-        format!("/{}/{id}", self.namespace).trim_end_matches('/').to_owned()
+        format!("/{}/{id}", self.namespace)
+            .trim_end_matches('/')
+            .to_owned()
     }
 
     /// The value of `Options.root`; the shim appends the namespace.
@@ -164,7 +169,9 @@ impl Bed {
     #[track_caller]
     pub fn created(&self, id: &str, spec: &Spec) -> (Bundle, Shim) {
         let (bundle, shim) = self.shim(id, spec);
-        shim.task.create(&bundle.create()).unwrap_or_else(|e| panic!("Create: {e}"));
+        shim.task
+            .create(&bundle.create())
+            .unwrap_or_else(|e| panic!("Create: {e}"));
         (bundle, shim)
     }
 
@@ -172,7 +179,9 @@ impl Bed {
     #[track_caller]
     pub fn running(&self, id: &str, spec: &Spec) -> (Bundle, Shim) {
         let (bundle, shim) = self.created(id, spec);
-        shim.task.start(id, "").unwrap_or_else(|e| panic!("Start: {e}"));
+        shim.task
+            .start(id, "")
+            .unwrap_or_else(|e| panic!("Start: {e}"));
         (bundle, shim)
     }
 
@@ -181,8 +190,12 @@ impl Bed {
     pub fn end(&self, bundle: &Bundle, shim: &Shim) {
         // Refused when it has ended already.
         let _ = shim.task.kill(&bundle.id, "", 9, true);
-        shim.task.wait(&bundle.id, "").unwrap_or_else(|e| panic!("Wait: {e}"));
-        shim.task.delete(&bundle.id, "").unwrap_or_else(|e| panic!("Delete: {e}"));
+        shim.task
+            .wait(&bundle.id, "")
+            .unwrap_or_else(|e| panic!("Wait: {e}"));
+        shim.task
+            .delete(&bundle.id, "")
+            .unwrap_or_else(|e| panic!("Delete: {e}"));
         self.shut(bundle, shim);
     }
 
@@ -247,6 +260,18 @@ impl Bed {
         dir.join(name)
     }
 
+    /// A FIFO whose reader throws everything away, for a stream that a test does not care about.
+    ///
+    /// Streams of one process never share a FIFO here: Go opens it once per stream, and a reader
+    /// that has seen the end of the first is gone when the second is opened.
+    pub fn drain(&self) -> String {
+        let mut drains = self.drains.lock().unwrap();
+        let fifo = OutputFifo::digest_only(&self.fifo(&format!("drain{}", drains.len())));
+        let path = fifo.path();
+        drains.push(fifo);
+        path
+    }
+
     /// A runtime that is a shell script: `$REAL` is the runtime under test, `$cmd` the subcommand.
     pub fn wrapper(&self, name: &str, script: &str) -> PathBuf {
         let path = self.path(name);
@@ -279,7 +304,10 @@ impl Bed {
 
     /// The address that a shim of this bed must listen on, by its group's id.
     pub fn socket_of(&self, group: &str) -> PathBuf {
-        let name = self.path("containerd.sock").join(&self.namespace).join(group);
+        let name = self
+            .path("containerd.sock")
+            .join(&self.namespace)
+            .join(group);
         let digest = Sha256::digest(name.as_os_str().as_encoded_bytes());
         Path::new(SOCKETS).join(stdio::hex(&digest))
     }

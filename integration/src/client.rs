@@ -257,8 +257,12 @@ impl TaskClient {
     /// # Errors
     /// A status of the shim, or no answer.
     pub fn call_raw(&self, method: &str, message: Vec<u8>) -> Result<Vec<u8>, CallError> {
-        self.connection
-            .call((&self.service, method), message, self.deadline, self.patience)
+        self.connection.call(
+            (&self.service, method),
+            message,
+            self.deadline,
+            self.patience,
+        )
     }
 
     /// Runs a call in a thread of its own, for calls that wait.
@@ -272,8 +276,14 @@ impl TaskClient {
 }
 
 /// One method per call: what goes in is what the message carries, what comes out is the answer.
-#[expect(clippy::missing_errors_doc, reason = "each call fails with the status the shim sent")]
-#[expect(missing_docs, reason = "the names and fields are those of the task service")]
+#[expect(
+    clippy::missing_errors_doc,
+    reason = "each call fails with the status the shim sent"
+)]
+#[expect(
+    missing_docs,
+    reason = "the names and fields are those of the task service"
+)]
 impl TaskClient {
     pub fn create(&self, request: &CreateTaskRequest) -> Result<CreateTaskResponse, CallError> {
         self.call("Create", request)

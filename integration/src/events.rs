@@ -30,7 +30,10 @@ pub struct Event {
 
 /// The message inside an event, by its topic.
 #[derive(Clone, Debug)]
-#[expect(missing_docs, reason = "the variants are containerd's own event messages")]
+#[expect(
+    missing_docs,
+    reason = "the variants are containerd's own event messages"
+)]
 pub enum Payload {
     Create(TaskCreate),
     Start(TaskStart),

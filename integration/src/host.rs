@@ -64,7 +64,10 @@ pub fn parent(pid: i32) -> Option<i32> {
 
 /// The children of a process.
 pub fn children(pid: i32) -> Vec<i32> {
-    pids().into_iter().filter(|p| parent(*p) == Some(pid)).collect()
+    pids()
+        .into_iter()
+        .filter(|p| parent(*p) == Some(pid))
+        .collect()
 }
 
 /// Sends SIGKILL to one process by its pid.
@@ -124,7 +127,9 @@ pub fn cgroup_hierarchies() -> Vec<PathBuf> {
 /// The existing cgroup folders at and below `path` (as in `cgroupsPath`), parents first.
 pub fn cgroups(path: &str) -> Vec<PathBuf> {
     fn descend(dir: PathBuf, found: &mut Vec<PathBuf>) {
-        let Ok(entries) = fs::read_dir(&dir) else { return };
+        let Ok(entries) = fs::read_dir(&dir) else {
+            return;
+        };
         found.push(dir);
         for entry in entries.flatten() {
             if entry.file_type().is_ok_and(|t| t.is_dir()) {
@@ -172,7 +177,11 @@ pub fn cgroup_members(path: &str) -> Vec<i32> {
     let mut members: Vec<i32> = cgroups(path)
         .iter()
         .filter_map(|dir| fs::read_to_string(dir.join("cgroup.procs")).ok())
-        .flat_map(|text| text.lines().filter_map(|l| l.parse().ok()).collect::<Vec<_>>())
+        .flat_map(|text| {
+            text.lines()
+                .filter_map(|l| l.parse().ok())
+                .collect::<Vec<_>>()
+        })
         .collect();
     members.sort_unstable();
     members.dedup();
@@ -186,7 +195,9 @@ pub fn files_below(dir: &Path, wanted: &dyn Fn(&fs::FileType) -> bool) -> Vec<Pa
         return found;
     };
     for entry in entries.flatten() {
-        let Ok(kind) = entry.file_type() else { continue };
+        let Ok(kind) = entry.file_type() else {
+            continue;
+        };
         if wanted(&kind) {
             found.push(entry.path());
         }

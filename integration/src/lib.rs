@@ -16,7 +16,10 @@
     clippy::disallowed_methods,
     reason = "the harness starts and collects its own children; the one-reaper rule is the shims'"
 )]
-#![expect(clippy::print_stdout, reason = "skips and differences are told on the test's own output")]
+#![expect(
+    clippy::print_stdout,
+    reason = "skips and differences are told on the test's own output"
+)]
 
 pub mod bed;
 pub mod bundle;

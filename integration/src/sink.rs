@@ -156,7 +156,10 @@ impl EventSink {
     #[track_caller]
     pub fn position(&self, brief: &str) -> usize {
         self.wait_brief(brief);
-        self.briefs().iter().position(|b| b == brief).expect("just seen")
+        self.briefs()
+            .iter()
+            .position(|b| b == brief)
+            .expect("just seen")
     }
 }
 

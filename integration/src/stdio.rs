@@ -126,7 +126,9 @@ impl OutputFifo {
     /// Waits for the end of file.
     #[track_caller]
     pub fn wait_end(&self, deadline: Duration) {
-        eventually(deadline, &format!("end of file on {}", self.path()), || self.ended());
+        eventually(deadline, &format!("end of file on {}", self.path()), || {
+            self.ended()
+        });
     }
 
     /// Waits until `text` has arrived.

@@ -58,9 +58,12 @@ pub fn flavor() -> Flavor {
         Ok(_) => Flavor::Wherry,
         Err(_) => {
             let binary = shim_binary();
-            let output = Command::new(&binary).arg("-v").output().unwrap_or_else(|e| {
-                panic!("cannot run the shim under test {}: {e}", binary.display())
-            });
+            let output = Command::new(&binary)
+                .arg("-v")
+                .output()
+                .unwrap_or_else(|e| {
+                    panic!("cannot run the shim under test {}: {e}", binary.display())
+                });
             if String::from_utf8_lossy(&output.stdout).contains("Go version") {
                 Flavor::Go
             } else {
@@ -142,7 +145,10 @@ fn note(kind: &str, reason: &str) {
     let line = format!("{kind}: {}: {reason}", thread.name().unwrap_or("?"));
     println!("{line}");
     if let Some(path) = std::env::var_os("SHIM_NOTES")
-        && let Ok(mut file) = std::fs::File::options().create(true).append(true).open(path)
+        && let Ok(mut file) = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(path)
     {
         // One write, so that lines of parallel tests do not mix; a lost note loses no test.
         let _ = file.write_all(format!("{line}\n").as_bytes());

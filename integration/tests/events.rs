@@ -8,7 +8,9 @@ use wherry_integration::sink::Mood;
 fn a_containers_events_come_in_the_order_of_its_life() {
     let bed = Bed::new();
     let (bundle, shim) = bed.running("c1", &Spec::sleeper());
-    shim.task.exec(&bundle.exec("e1", &["sh", "-c", "exit 3"])).unwrap();
+    shim.task
+        .exec(&bundle.exec("e1", &["sh", "-c", "exit 3"]))
+        .unwrap();
     shim.task.start("c1", "e1").unwrap();
     shim.task.wait("c1", "e1").unwrap();
     shim.task.delete("c1", "e1").unwrap();
@@ -30,7 +32,11 @@ fn a_containers_events_come_in_the_order_of_its_life() {
     assert_eq!(bed.sink().briefs(), expected);
     bed.remove(&bundle);
     bed.assert_clean();
-    assert_eq!(bed.sink().briefs().len(), expected.len(), "nothing after delete");
+    assert_eq!(
+        bed.sink().briefs().len(),
+        expected.len(),
+        "nothing after delete"
+    );
 }
 
 #[test]
@@ -38,20 +44,27 @@ fn events_say_what_the_calls_said() {
     let bed = Bed::new();
     let (bundle, shim) = bed.shim("c1", &Spec::sh("exit 9"));
     let out = OutputFifo::read(&bed.fifo("out"));
-    let pid = shim.task.create(&bundle.create_with("", &out.path(), &out.path())).unwrap().pid;
+    let pid = shim
+        .task
+        .create(&bundle.create_with("", &out.path(), &bed.drain()))
+        .unwrap()
+        .pid;
     shim.task.start("c1", "").unwrap();
     let exit = shim.task.wait("c1", "").unwrap();
     bed.end(&bundle, &shim);
     bed.sink().wait_brief("delete c1 9");
     for event in bed.sink().events() {
         assert_eq!(event.namespace, bed.namespace());
-        assert!(event.type_url.ends_with(&format!("containerd.events.{}", match &event.payload {
-            Payload::Create(_) => "TaskCreate",
-            Payload::Start(_) => "TaskStart",
-            Payload::Exit(_) => "TaskExit",
-            Payload::Delete(_) => "TaskDelete",
-            other => panic!("unexpected {other:?}"),
-        })));
+        assert!(event.type_url.ends_with(&format!(
+            "containerd.events.{}",
+            match &event.payload {
+                Payload::Create(_) => "TaskCreate",
+                Payload::Start(_) => "TaskStart",
+                Payload::Exit(_) => "TaskExit",
+                Payload::Delete(_) => "TaskDelete",
+                other => panic!("unexpected {other:?}"),
+            }
+        )));
         assert!(event.stamped.is_some());
         match event.payload {
             Payload::Create(e) => {
@@ -92,7 +105,11 @@ fn the_start_of_a_short_life_precedes_its_exit() {
         let added = bed.sink().position(&format!("exec-added c0/e{n}"));
         let started = bed.sink().position(&format!("exec-started c0/e{n}"));
         let exited = bed.sink().position(&format!("exit c0/e{n} 0"));
-        assert!(added < started && started < exited, "{:?}", bed.sink().briefs());
+        assert!(
+            added < started && started < exited,
+            "{:?}",
+            bed.sink().briefs()
+        );
     }
     assert_eq!(bed.sink().briefs().len(), 4 + 3 * 15, "each event once");
     bed.remove(&bundle);
@@ -105,18 +122,25 @@ fn every_execs_exit_precedes_its_inits() {
     let (bundle, shim) = bed.running("c1", &Spec::sleeper());
     for n in 0..5 {
         let exec = format!("e{n}");
-        shim.task.exec(&bundle.exec(&exec, &["sleep", "1000"])).unwrap();
+        shim.task
+            .exec(&bundle.exec(&exec, &["sleep", "1000"]))
+            .unwrap();
         shim.task.start("c1", &exec).unwrap();
     }
     shim.task.kill("c1", "", 9, false).unwrap();
     let init = bed.sink().position("exit c1 137");
     let briefs = bed.sink().briefs();
     for n in 0..5 {
-        let exec = briefs.iter().position(|b| *b == format!("exit c1/e{n} 137"));
+        let exec = briefs
+            .iter()
+            .position(|b| *b == format!("exit c1/e{n} 137"));
         let differs = target::flavor() == target::Flavor::Go && exec.is_none_or(|e| e > init);
         if differs {
             // 1.6.20 is older than the fix of #9719.
-            known_difference!("go", "exec exits may come after the init's before the fix of #9719");
+            known_difference!(
+                "go",
+                "exec exits may come after the init's before the fix of #9719"
+            );
         }
         assert!(exec.is_some_and(|e| e < init), "{briefs:?}");
     }
@@ -131,12 +155,16 @@ fn starting_execs_while_the_init_dies_loses_no_exit() {
         let id = format!("c{round}");
         let (bundle, shim) = bed.running(&id, &Spec::sleeper());
         for n in 0..3 {
-            shim.task.exec(&bundle.exec(&format!("e{n}"), &["sleep", "1000"])).unwrap();
+            shim.task
+                .exec(&bundle.exec(&format!("e{n}"), &["sleep", "1000"]))
+                .unwrap();
         }
         let starts: Vec<_> = (0..3)
             .map(|n| {
                 let id = id.clone();
-                shim.task.another().spawn(move |t| t.start(&id, &format!("e{n}")))
+                shim.task
+                    .another()
+                    .spawn(move |t| t.start(&id, &format!("e{n}")))
             })
             .collect();
         shim.task.kill(&id, "", 9, false).unwrap();
@@ -145,7 +173,10 @@ fn starting_execs_while_the_init_dies_loses_no_exit() {
         bed.end(&bundle, &shim);
         bed.sink().wait_brief(&format!("delete {id} 137"));
         let briefs = bed.sink().briefs_of(&id);
-        let init = briefs.iter().position(|b| *b == format!("exit {id} 137")).unwrap();
+        let init = briefs
+            .iter()
+            .position(|b| *b == format!("exit {id} 137"))
+            .unwrap();
         for (n, start) in started.iter().enumerate() {
             let exits: Vec<_> = briefs
                 .iter()
@@ -154,8 +185,15 @@ fn starting_execs_while_the_init_dies_loses_no_exit() {
                 .map(|(at, _)| at)
                 .collect();
             let wanted = usize::from(start.is_ok());
-            assert_eq!(exits.len(), wanted, "round {round}, e{n}: {start:?}, {briefs:?}");
-            assert!(exits.iter().all(|at| *at < init), "round {round}: {briefs:?}");
+            assert_eq!(
+                exits.len(),
+                wanted,
+                "round {round}, e{n}: {start:?}, {briefs:?}"
+            );
+            assert!(
+                exits.iter().all(|at| *at < init),
+                "round {round}: {briefs:?}"
+            );
         }
         bed.remove(&bundle);
     }
@@ -204,12 +242,17 @@ fn a_refusal_of_the_daemon_is_skipped_and_blocks_nothing() {
     bed.sink().wait_brief("create c1");
     bed.sink().set_mood(Mood::Refuse(Code::INVALID_ARGUMENT));
     shim.task.start("c1", "").unwrap();
-    eventually(SHORT, "the refused event", || !bed.sink().refused().is_empty());
+    eventually(SHORT, "the refused event", || {
+        !bed.sink().refused().is_empty()
+    });
     bed.sink().set_mood(Mood::Take);
     shim.task.pause("c1").unwrap();
     shim.task.resume("c1").unwrap();
     bed.sink().wait_brief("resumed c1");
-    assert_eq!(bed.sink().briefs(), ["create c1", "paused c1", "resumed c1"]);
+    assert_eq!(
+        bed.sink().briefs(),
+        ["create c1", "paused c1", "resumed c1"]
+    );
     bed.finish(&bundle, &shim);
 }
 
@@ -220,14 +263,18 @@ fn a_lost_answer_is_delivered_again_with_identical_content() {
     bed.sink().wait_brief("create c1");
     bed.sink().set_mood(Mood::TakeAndDrop);
     shim.task.start("c1", "").unwrap();
-    eventually(SHORT, "an event without an answer", || !bed.sink().refused().is_empty());
+    eventually(SHORT, "an event without an answer", || {
+        !bed.sink().refused().is_empty()
+    });
     bed.sink().set_mood(Mood::Take);
     let exit = bed.sink().wait_brief("exit c1 6");
     let dropped = bed.sink().refused();
     let taken = bed.sink().events();
     for lost in &dropped {
         assert!(
-            taken.iter().any(|e| e.topic == lost.topic && e.bytes == lost.bytes),
+            taken
+                .iter()
+                .any(|e| e.topic == lost.topic && e.bytes == lost.bytes),
             "{} was not repeated as it was",
             lost.brief()
         );

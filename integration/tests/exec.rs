@@ -11,7 +11,7 @@ fn an_exec_lives_from_exec_to_delete() {
     let out = OutputFifo::read(&bed.fifo("out"));
     let mut request = bundle.exec("e1", &["sh", "-c", "echo from exec; exit 5"]);
     request.stdout = out.path();
-    request.stderr = out.path();
+    request.stderr = bed.drain();
     shim.task.exec(&request).unwrap();
     let pid = shim.task.start("c1", "e1").unwrap().pid;
     assert!(pid > 0);
@@ -44,7 +44,9 @@ fn an_exec_id_may_be_used_again_after_its_delete() {
     let (bundle, shim) = bed.running("c1", &Spec::sleeper());
     for status in [1, 2] {
         let script = format!("exit {status}");
-        shim.task.exec(&bundle.exec("e1", &["sh", "-c", &script])).unwrap();
+        shim.task
+            .exec(&bundle.exec("e1", &["sh", "-c", &script]))
+            .unwrap();
         shim.task.start("c1", "e1").unwrap();
         assert_eq!(shim.task.wait("c1", "e1").unwrap().exit_status, status);
         assert_eq!(shim.task.delete("c1", "e1").unwrap().exit_status, status);
@@ -56,7 +58,9 @@ fn an_exec_id_may_be_used_again_after_its_delete() {
 fn a_program_that_is_not_there_keeps_the_text_that_docker_maps() {
     let bed = Bed::new();
     let (bundle, shim) = bed.running("c1", &Spec::sleeper());
-    shim.task.exec(&bundle.exec("e1", &["/no/such/program"])).unwrap();
+    shim.task
+        .exec(&bundle.exec("e1", &["/no/such/program"]))
+        .unwrap();
     let error = shim.task.start("c1", "e1").unwrap_err();
     let text = error.message();
     assert_eq!(error.code(), Some(Code::UNKNOWN), "{error}");
@@ -69,10 +73,16 @@ fn a_program_that_is_not_there_keeps_the_text_that_docker_maps() {
 fn a_failed_start_leaves_an_exec_that_can_be_deleted() {
     let bed = Bed::new();
     let (bundle, shim) = bed.running("c1", &Spec::sleeper());
-    shim.task.exec(&bundle.exec("e1", &["/no/such/program"])).unwrap();
+    shim.task
+        .exec(&bundle.exec("e1", &["/no/such/program"]))
+        .unwrap();
     shim.task.start("c1", "e1").unwrap_err();
     let waited = shim.task.patience(SHORT).wait("c1", "e1");
-    assert_ne!(waited, Err(CallError::Timeout), "a failed start releases its waiters");
+    assert_ne!(
+        waited,
+        Err(CallError::Timeout),
+        "a failed start releases its waiters"
+    );
     shim.task.delete("c1", "e1").unwrap();
     bed.finish(&bundle, &shim);
 }
@@ -87,7 +97,8 @@ fn execs_run_beside_each_other() {
             shim.task.another().spawn(move |task| {
                 let exec = format!("e{n}");
                 let script = format!("exit {n}");
-                task.exec(&bundle.exec(&exec, &["sh", "-c", &script])).unwrap();
+                task.exec(&bundle.exec(&exec, &["sh", "-c", &script]))
+                    .unwrap();
                 let pid = task.start("c1", &exec).unwrap().pid;
                 assert_eq!(task.wait("c1", &exec).unwrap().exit_status, n);
                 assert_eq!(task.delete("c1", &exec).unwrap().pid, pid);
@@ -106,10 +117,13 @@ fn an_execs_environment_folder_and_user_are_those_of_its_spec() {
     let spec = Spec::sh("pwd; id -u; echo $COLOUR")
         .set("/process/cwd", serde_json::json!("/tmp"))
         .set("/process/user/uid", serde_json::json!(1234))
-        .set("/process/env", serde_json::json!(["PATH=/bin", "COLOUR=blue"]));
+        .set(
+            "/process/env",
+            serde_json::json!(["PATH=/bin", "COLOUR=blue"]),
+        );
     let mut request = bundle.exec_spec("e1", &spec);
     request.stdout = out.path();
-    request.stderr = out.path();
+    request.stderr = bed.drain();
     shim.task.exec(&request).unwrap();
     shim.task.start("c1", "e1").unwrap();
     out.wait_end(SHORT);
@@ -123,7 +137,10 @@ fn an_exec_without_a_spec_is_refused_and_the_shim_lives() {
     let (bundle, shim) = bed.running("c1", &Spec::sleeper());
     let mut request = bundle.exec("e1", &["true"]);
     request.spec = MessageField::none();
-    let refused = shim.task.exec(&request).and_then(|_| shim.task.start("c1", "e1").map(drop));
+    let refused = shim
+        .task
+        .exec(&request)
+        .and_then(|_| shim.task.start("c1", "e1").map(drop));
     if target::flavor() == target::Flavor::Go {
         // Go dereferences the missing message; its server answers nothing or an error.
         assert!(refused.is_err());
@@ -138,7 +155,9 @@ fn an_exec_without_a_spec_is_refused_and_the_shim_lives() {
 fn a_running_execs_pid_file_is_removed_with_it() {
     let bed = Bed::new();
     let (bundle, shim) = bed.running("c1", &Spec::sleeper());
-    shim.task.exec(&bundle.exec("e1", &["sleep", "1000"])).unwrap();
+    shim.task
+        .exec(&bundle.exec("e1", &["sleep", "1000"]))
+        .unwrap();
     let pid = shim.task.start("c1", "e1").unwrap().pid;
     let file = bundle.path.join("e1.pid");
     assert_eq!(std::fs::read_to_string(&file).unwrap(), pid.to_string());
@@ -153,7 +172,9 @@ fn a_running_execs_pid_file_is_removed_with_it() {
 fn the_end_of_the_init_ends_its_execs() {
     let bed = Bed::new();
     let (bundle, shim) = bed.running("c1", &Spec::sleeper());
-    shim.task.exec(&bundle.exec("e1", &["sleep", "1000"])).unwrap();
+    shim.task
+        .exec(&bundle.exec("e1", &["sleep", "1000"]))
+        .unwrap();
     shim.task.start("c1", "e1").unwrap();
     shim.task.kill("c1", "", 9, false).unwrap();
     assert_eq!(shim.task.wait("c1", "e1").unwrap().exit_status, 137);

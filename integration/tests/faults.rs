@@ -30,8 +30,14 @@ fn a_runtime_that_fails_in_create_is_told_in_its_own_words() {
     let (bundle, shim) = bed.wrapped("c1", &Spec::sleeper(), &script);
     let error = shim.task.create(&bundle.create()).unwrap_err();
     assert_eq!(error.code(), Some(Code::UNKNOWN));
-    assert!(error.message().starts_with("OCI runtime create failed:"), "{error}");
-    assert_eq!(shim.task.state("c1", "").unwrap_err().code(), Some(Code::NOT_FOUND));
+    assert!(
+        error.message().starts_with("OCI runtime create failed:"),
+        "{error}"
+    );
+    assert_eq!(
+        shim.task.state("c1", "").unwrap_err().code(),
+        Some(Code::NOT_FOUND)
+    );
     nothing_left(&bed, &bundle, &shim);
 }
 
@@ -42,7 +48,10 @@ fn the_last_error_of_the_runtimes_log_is_the_message() {
     let error = shim.task.create(&bundle.create()).unwrap_err();
     let text = error.message();
     assert!(text.starts_with("OCI runtime create failed:"), "{text}");
-    assert!(text.contains("no such file or directory"), "Docker makes 127 of it: {text}");
+    assert!(
+        text.contains("no such file or directory"),
+        "Docker makes 127 of it: {text}"
+    );
     nothing_left(&bed, &bundle, &shim);
 }
 
@@ -54,7 +63,10 @@ fn a_runtime_that_is_absent_is_named() {
     let shim = bed.start(&bundle);
     let error = shim.task.create(&bundle.create()).unwrap_err();
     assert!(error.message().contains("/no/such/runtime"), "{error}");
-    known_difference!("go", "Go's delete action then fails on the absent runtime too");
+    known_difference!(
+        "go",
+        "Go's delete action then fails on the absent runtime too"
+    );
     nothing_left(&bed, &bundle, &shim);
 }
 
@@ -103,7 +115,10 @@ fn a_start_that_fails_is_told_and_the_container_can_be_deleted() {
     let (bundle, shim) = bed.wrapped("c1", &Spec::sleeper(), &script);
     shim.task.create(&bundle.create()).unwrap();
     let error = shim.task.start("c1", "").unwrap_err();
-    assert!(error.message().starts_with("OCI runtime start failed:"), "{error}");
+    assert!(
+        error.message().starts_with("OCI runtime start failed:"),
+        "{error}"
+    );
     bed.end(&bundle, &shim);
     bed.remove(&bundle);
     bed.assert_clean();
@@ -123,13 +138,23 @@ fn each_call_that_the_runtime_fails_fails_alone() {
     bed.flag("fail");
     let failures = [
         ("Pause", shim.task.pause("c1").err()),
-        ("Update", shim.task.update("c1", &serde_json::json!({})).err()),
-        ("Checkpoint", shim.task.checkpoint("c1", &bed.path("cp")).err()),
+        (
+            "Update",
+            shim.task.update("c1", &serde_json::json!({})).err(),
+        ),
+        (
+            "Checkpoint",
+            shim.task.checkpoint("c1", &bed.path("cp")).err(),
+        ),
         ("Start of an exec", shim.task.start("c1", "e1").err()),
     ];
     for (call, error) in failures {
         assert!(error.is_some_and(|e| e.code().is_some()), "{call}");
-        assert_eq!(shim.task.state("c1", "").unwrap().status(), Status::RUNNING, "{call}");
+        assert_eq!(
+            shim.task.state("c1", "").unwrap().status(),
+            Status::RUNNING,
+            "{call}"
+        );
     }
     std::fs::remove_file(bed.path("fail")).unwrap();
     shim.task.pause("c1").unwrap();
@@ -146,7 +171,11 @@ fn a_runtime_that_hangs_in_create_is_ended_by_delete() {
     let request = bundle.create();
     let create = shim.task.spawn(move |t| t.create(&request).map(drop));
     eventually(SHORT, "the runtime hangs", || bed.path("hung").exists());
-    shim.task.another().patience(SHORT).connect_task("c1").unwrap();
+    shim.task
+        .another()
+        .patience(SHORT)
+        .connect_task("c1")
+        .unwrap();
     let deleted = shim.task.another().delete("c1", "");
     assert_ne!(deleted.err(), Some(CallError::Timeout));
     assert!(create.join().unwrap().is_err());
@@ -169,12 +198,19 @@ fn client_vanishes(
     prepare: impl Fn(&Bed, &Bundle, &Shim),
     whole: impl Fn(&Bed, &Bundle, &Shim),
 ) {
-    known_difference!("go", "the client's deadline and connection end the running runc");
+    known_difference!(
+        "go",
+        "the client's deadline and connection end the running runc"
+    );
     let bed = Bed::new();
     let (bundle, shim) = bed.wrapped("c1", &Spec::sleeper(), &slow(command));
     prepare(&bed, &bundle, &shim);
     let client = shim.task.another();
-    let client = if by_timeout { client.deadline(Duration::from_millis(300)) } else { client };
+    let client = if by_timeout {
+        client.deadline(Duration::from_millis(300))
+    } else {
+        client
+    };
     let pending = client.spawn(call);
     eventually(SHORT, "the runtime is at it", || bed.path("began").exists());
     if !by_timeout {
@@ -190,7 +226,9 @@ fn client_vanishes(
 fn is(status: Status) -> impl Fn(&Bed, &Bundle, &Shim) {
     move |_, _, shim| {
         eventually(SHORT, "the operation is whole", || {
-            shim.task.state("c1", "").is_ok_and(|s| s.status() == status)
+            shim.task
+                .state("c1", "")
+                .is_ok_and(|s| s.status() == status)
         });
     }
 }
@@ -257,13 +295,23 @@ fn a_full_disk_under_the_bundle_is_told_and_rolled_back() {
     let bed = Bed::new();
     let dir = bed.bundles().join("c1");
     std::fs::create_dir_all(&dir).unwrap();
-    mount(Some("tmpfs"), &dir, Some("tmpfs"), MsFlags::empty(), Some("size=4m")).unwrap();
+    mount(
+        Some("tmpfs"),
+        &dir,
+        Some("tmpfs"),
+        MsFlags::empty(),
+        Some("size=4m"),
+    )
+    .unwrap();
     let (bundle, shim) = bed.shim("c1", &Spec::sleeper());
     let mut filler = std::fs::File::create(dir.join("filler")).unwrap();
     while filler.write_all(&[0; 4096]).is_ok() {}
     let error = shim.task.create(&bundle.create()).unwrap_err();
     if target::flavor() != target::Flavor::Go {
-        assert!(error.message().contains("No space left") || error.message().contains("no space left"), "{error}");
+        assert!(
+            error.message().contains("No space left") || error.message().contains("no space left"),
+            "{error}"
+        );
         let state = shim.task.state("c1", "").unwrap_err();
         assert_eq!(state.code(), Some(Code::NOT_FOUND));
     }
@@ -284,18 +332,38 @@ fn malformed_and_oversized_frames_end_at_most_their_connection() {
     let mut frames: Vec<(&str, Vec<u8>)> = vec![
         ("half a header", vec![0, 0, 0]),
         ("half a payload", good[..good.len() / 2].to_vec()),
-        ("a length past the limit", Frame::header((4 << 20) + 1, 1, TYPE_REQUEST, 0).to_vec()),
-        ("a length of 4 GiB", Frame::header(u32::MAX, 1, TYPE_REQUEST, 0).to_vec()),
+        (
+            "a length past the limit",
+            Frame::header((4 << 20) + 1, 1, TYPE_REQUEST, 0).to_vec(),
+        ),
+        (
+            "a length of 4 GiB",
+            Frame::header(u32::MAX, 1, TYPE_REQUEST, 0).to_vec(),
+        ),
         ("an unknown type", Frame::header(0, 1, 99, 0).to_vec()),
-        ("an even stream", request(2, TASK_V2, "State", 0, Vec::new()).encode()),
-        ("a response from a client", Frame::header(0, 1, 2, 0).to_vec()),
+        (
+            "an even stream",
+            request(2, TASK_V2, "State", 0, Vec::new()).encode(),
+        ),
+        (
+            "a response from a client",
+            Frame::header(0, 1, 2, 0).to_vec(),
+        ),
     ];
-    let garbage = Frame { stream: 1, kind: TYPE_REQUEST, flags: 0, payload: vec![0xff; 100] };
+    let garbage = Frame {
+        stream: 1,
+        kind: TYPE_REQUEST,
+        flags: 0,
+        payload: vec![0xff; 100],
+    };
     frames.push(("a payload that is no request", garbage.encode()));
     let nonsense = request(1, TASK_V2, "Kill", 0, vec![0xff; 100]).encode();
     frames.push(("a message that is no message", nonsense));
     let mut noise = vec![0_u8; 4096];
-    std::fs::File::open("/dev/urandom").unwrap().read_exact(&mut noise).unwrap();
+    std::fs::File::open("/dev/urandom")
+        .unwrap()
+        .read_exact(&mut noise)
+        .unwrap();
     frames.push(("noise", noise));
     for (what, bytes) in &frames {
         let mut stream = UnixStream::connect(&shim.socket).unwrap();
@@ -320,7 +388,13 @@ fn an_oversized_frame_does_not_grow_the_shim() {
         streams.push(stream);
     }
     shim.task.state("c1", "").unwrap();
-    let kb: u64 = host::status_field(shim.pid, "VmRSS").unwrap().split(' ').next().unwrap().parse().unwrap();
+    let kb: u64 = host::status_field(shim.pid, "VmRSS")
+        .unwrap()
+        .split(' ')
+        .next()
+        .unwrap()
+        .parse()
+        .unwrap();
     assert!(kb < 100_000, "{kb} kB resident");
     drop(streams);
     bed.finish(&bundle, &shim);
@@ -346,7 +420,9 @@ fn a_malformed_config_is_an_error_and_leaves_nothing() {
         std::fs::write(bundle.path.join("config.json"), text).unwrap();
         let error = shim.task.create(&bundle.create()).unwrap_err();
         assert!(error.code().is_some(), "{text}: {error}");
-        eventually(SHORT, "nothing runs", || host::cgroup_members(&bundle.cgroup).is_empty());
+        eventually(SHORT, "nothing runs", || {
+            host::cgroup_members(&bundle.cgroup).is_empty()
+        });
         bed.shut(&bundle, &shim);
         bed.remove(&bundle);
     }
@@ -360,14 +436,22 @@ fn a_malformed_config_fails_start_and_leaves_nothing() {
     let bundle = bed.bundle("c1", &Spec::sleeper());
     std::fs::write(bundle.path.join("config.json"), "{").unwrap();
     let outcome = bed.start_request(&bundle).run();
-    assert_eq!(outcome.code, Some(1), "{}", String::from_utf8_lossy(&outcome.output));
+    assert_eq!(
+        outcome.code,
+        Some(1),
+        "{}",
+        String::from_utf8_lossy(&outcome.output)
+    );
     bed.discard(&bundle);
     bed.assert_clean();
 }
 
 #[test]
 fn foreign_and_broken_options_are_an_invalid_argument() {
-    known_difference!("go", "Go panics on a foreign type of options or takes what it can decode");
+    known_difference!(
+        "go",
+        "Go panics on a foreign type of options or takes what it can decode"
+    );
     let bed = Bed::new();
     let (bundle, shim) = bed.shim("c1", &Spec::sleeper());
     let mut foreign = bundle.create();
@@ -392,7 +476,11 @@ fn ids_that_are_paths_or_too_long_are_refused() {
         let error = shim.task.create(&request).unwrap_err();
         assert!(error.code().is_some(), "{id:?}: {error}");
         if target::flavor() != target::Flavor::Go {
-            assert_eq!(error.code(), Some(Code::INVALID_ARGUMENT), "{id:?}: {error}");
+            assert_eq!(
+                error.code(),
+                Some(Code::INVALID_ARGUMENT),
+                "{id:?}: {error}"
+            );
         }
     }
     shim.task.connect_task("c1").unwrap();
@@ -407,7 +495,11 @@ fn exec_ids_that_are_paths_or_too_long_are_refused() {
     let long = "x".repeat(2000);
     for exec in ["../up", "a/b", "..", "a\0b", long.as_str()] {
         let error = shim.task.exec(&bundle.exec(exec, &["true"])).unwrap_err();
-        assert_eq!(error.code(), Some(Code::INVALID_ARGUMENT), "{exec:?}: {error}");
+        assert_eq!(
+            error.code(),
+            Some(Code::INVALID_ARGUMENT),
+            "{exec:?}: {error}"
+        );
     }
     bed.finish(&bundle, &shim);
 }
@@ -421,7 +513,12 @@ fn start_refuses_ids_that_are_paths() {
         let mut request = bed.start_request(&bundle);
         request.id = id.to_owned();
         let outcome = request.run();
-        assert_eq!(outcome.code, Some(1), "{id}: {}", String::from_utf8_lossy(&outcome.output));
+        assert_eq!(
+            outcome.code,
+            Some(1),
+            "{id}: {}",
+            String::from_utf8_lossy(&outcome.output)
+        );
     }
     assert!(bed.processes().is_empty());
 }
@@ -433,14 +530,23 @@ fn peer_of_another_uid() {
         return;
     };
     let task = TaskClient::connect(socket.as_ref(), TASK_V2).expect("connect(2) succeeds");
-    let error = task.patience(SHORT).connect_task("c1").expect_err("a stranger gets no answer");
+    let error = task
+        .patience(SHORT)
+        .connect_task("c1")
+        .expect_err("a stranger gets no answer");
     assert_eq!(error, CallError::Closed);
 }
 
 #[test]
-#[expect(clippy::disallowed_methods, reason = "the test runs itself under another uid")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the test runs itself under another uid"
+)]
 fn a_peer_of_another_uid_is_hung_up_on() {
-    skip_unless!(target::find_in_path("setpriv").is_some(), "setpriv is not installed");
+    skip_unless!(
+        target::find_in_path("setpriv").is_some(),
+        "setpriv is not installed"
+    );
     let bed = Bed::new();
     let (bundle, shim) = bed.running("c1", &Spec::sleeper());
     // The capability brings it past the socket's mode, so that only the check of the peer is left.
@@ -453,6 +559,10 @@ fn a_peer_of_another_uid_is_hung_up_on() {
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stdout));
+    assert!(
+        output.status.success(),
+        "{text}{}",
+        String::from_utf8_lossy(&output.stdout)
+    );
     bed.finish(&bundle, &shim);
 }

@@ -23,11 +23,15 @@ fn execs(bed: &Bed, bundle: &Bundle, shim: &Shim, count: usize, terminal: bool) 
     for n in 0..count {
         let exec = format!("e{n}");
         let out = OutputFifo::read(&bed.fifo("out"));
-        let spec = if terminal { Spec::sh("echo hi").terminal() } else { Spec::sh("echo hi") };
+        let spec = if terminal {
+            Spec::sh("echo hi").terminal()
+        } else {
+            Spec::sh("echo hi")
+        };
         let mut request = bundle.exec_spec(&exec, &spec);
         request.stdout = out.path();
         if !terminal {
-            request.stderr = out.path();
+            request.stderr = bed.drain();
         }
         shim.task.exec(&request).unwrap();
         shim.task.start("c1", &exec).unwrap();
@@ -72,7 +76,9 @@ fn ten_containers_in_ten_shims_leave_nothing() {
         let id = format!("c{n}");
         let (bundle, shim) = bed.shim(&id, &Spec::sh("echo hi; exit 1"));
         let out = OutputFifo::read(&bed.fifo(&format!("out{n}")));
-        shim.task.create(&bundle.create_with("", &out.path(), &out.path())).unwrap();
+        shim.task
+            .create(&bundle.create_with("", &out.path(), &bed.drain()))
+            .unwrap();
         shim.task.start(&id, "").unwrap();
         assert_eq!(shim.task.wait(&id, "").unwrap().exit_status, 1);
         out.wait_end(SHORT);
@@ -120,7 +126,9 @@ fn a_hundred_connections_leave_no_descriptor() {
     for _ in 0..100 {
         shim.task.another().state("c1", "").unwrap();
     }
-    eventually(SHORT, "the descriptors are closed", || count() <= descriptors);
+    eventually(SHORT, "the descriptors are closed", || {
+        count() <= descriptors
+    });
     if !go() {
         back_to(&before, &shim);
     }
@@ -132,7 +140,7 @@ fn failed_creates_leave_nothing() {
     let bed = Bed::new();
     let (bundle, shim) = bed.shim("c1", &Spec::new(&["/no/such/program"]));
     let out = OutputFifo::read(&bed.fifo("out"));
-    let request = bundle.create_with("", &out.path(), &out.path());
+    let request = bundle.create_with("", &out.path(), &bed.drain());
     shim.task.create(&request).unwrap_err();
     let before = Leaks::of_shim(shim.pid);
     for _ in 0..10 {
@@ -151,8 +159,13 @@ fn nothing_that_a_container_inherits_belongs_to_the_shim() {
     // Descriptors of the shim in a container would be a way out of it.
     let bed = Bed::new();
     let (bundle, shim) = bed.shim("c1", &Spec::sh("ls -l /proc/self/fd >&2; sleep 1000"));
-    let (out, err) = (OutputFifo::read(&bed.fifo("out")), OutputFifo::read(&bed.fifo("err")));
-    shim.task.create(&bundle.create_with("", &out.path(), &err.path())).unwrap();
+    let (out, err) = (
+        OutputFifo::read(&bed.fifo("out")),
+        OutputFifo::read(&bed.fifo("err")),
+    );
+    shim.task
+        .create(&bundle.create_with("", &out.path(), &err.path()))
+        .unwrap();
     let pid = i32::try_from(shim.task.start("c1", "").unwrap().pid).unwrap();
     err.wait_text(SHORT, "2 ->");
     let held = host::descriptors(pid);

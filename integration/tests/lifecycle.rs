@@ -25,7 +25,10 @@ fn a_container_lives_from_create_to_delete_and_leaves_nothing() {
     let created = shim.task.create(&bundle.create()).unwrap();
     assert!(created.pid > 0);
     let started = shim.task.start("c1", "").unwrap();
-    assert_eq!(started.pid, created.pid, "Start answers the pid that Create answered");
+    assert_eq!(
+        started.pid, created.pid,
+        "Start answers the pid that Create answered"
+    );
     let exit = shim.task.wait("c1", "").unwrap();
     assert_eq!(exit.exit_status, 7);
     let deleted = shim.task.delete("c1", "").unwrap();
@@ -39,14 +42,21 @@ fn a_container_lives_from_create_to_delete_and_leaves_nothing() {
 
 #[test]
 fn the_same_life_over_task_v3() {
-    known_difference!("go", "the 1.x shims serve task v2 only, the 2.x ones v3 only");
+    known_difference!(
+        "go",
+        "the 1.x shims serve task v2 only, the 2.x ones v3 only"
+    );
     let bed = Bed::new();
     let (bundle, shim) = bed.shim("c1", &Spec::sh("exit 3"));
     let task = shim.task.service(TASK_V3);
     let pid = task.create(&bundle.create()).unwrap().pid;
     assert_eq!(task.start("c1", "").unwrap().pid, pid);
     assert_eq!(task.wait("c1", "").unwrap().exit_status, 3);
-    assert_eq!(shim.task.state("c1", "").unwrap().exit_status, 3, "v2 sees the same task");
+    assert_eq!(
+        shim.task.state("c1", "").unwrap().exit_status,
+        3,
+        "v2 sees the same task"
+    );
     assert_eq!(task.delete("c1", "").unwrap().exit_status, 3);
     bed.shut(&bundle, &shim);
     bed.remove(&bundle);
@@ -65,7 +75,11 @@ fn exit_codes_arrive_unchanged() {
         let (bundle, shim) = bed.running(id, &Spec::sh(script));
         assert_eq!(shim.task.wait(id, "").unwrap().exit_status, status, "{id}");
         assert_eq!(shim.task.state(id, "").unwrap().exit_status, status, "{id}");
-        assert_eq!(shim.task.delete(id, "").unwrap().exit_status, status, "{id}");
+        assert_eq!(
+            shim.task.delete(id, "").unwrap().exit_status,
+            status,
+            "{id}"
+        );
         bed.shut(&bundle, &shim);
         bed.remove(&bundle);
     }
@@ -110,7 +124,10 @@ fn an_exit_time_that_is_not_yet_set_is_year_one() {
     let bed = Bed::new();
     let (bundle, shim) = bed.running("c1", &Spec::sleeper());
     let exited_at = shim.task.state("c1", "").unwrap().exited_at;
-    assert_eq!(exited_at.as_ref().expect("the field is set").seconds, ZERO_TIME);
+    assert_eq!(
+        exited_at.as_ref().expect("the field is set").seconds,
+        ZERO_TIME
+    );
     bed.finish(&bundle, &shim);
 }
 
@@ -131,7 +148,10 @@ fn state_follows_the_container() {
     assert_eq!(state.status(), Status::STOPPED);
     assert_eq!(state.exit_status, 137);
     let at = state.exited_at.seconds;
-    assert!((before - 1..=now() + 1).contains(&at), "exited at {at}, killed at {before}");
+    assert!(
+        (before - 1..=now() + 1).contains(&at),
+        "exited at {at}, killed at {before}"
+    );
     bed.finish(&bundle, &shim);
 }
 
@@ -149,7 +169,11 @@ fn wait_answers_every_waiter_once_the_process_has_ended() {
     for waiter in waiters {
         assert_eq!(waiter.join().unwrap().unwrap().exit_status, 137);
     }
-    assert_eq!(shim.task.wait("c1", "").unwrap().exit_status, 137, "a late waiter too");
+    assert_eq!(
+        shim.task.wait("c1", "").unwrap().exit_status,
+        137,
+        "a late waiter too"
+    );
     bed.finish(&bundle, &shim);
 }
 
@@ -181,7 +205,10 @@ fn a_created_container_may_be_killed_without_a_start() {
 
 #[test]
 fn connect_tells_the_pids_and_never_fails() {
-    known_difference!("go-v1", "Go's v1 has one container and does not look at the id");
+    known_difference!(
+        "go-v1",
+        "Go's v1 has one container and does not look at the id"
+    );
     let bed = Bed::new();
     let (bundle, shim) = bed.shim("c1", &Spec::sleeper());
     let connected = shim.task.connect_task("c1").unwrap();
@@ -220,7 +247,10 @@ fn shutdown_of_an_empty_shim_ends_it_and_removes_its_socket() {
 
 #[test]
 fn unknown_containers_and_execs_are_not_found_by_their_text() {
-    known_difference!("go-v1", "Go's v1 has one container and does not look at the id");
+    known_difference!(
+        "go-v1",
+        "Go's v1 has one container and does not look at the id"
+    );
     let bed = Bed::new();
     let (bundle, shim) = bed.running("c1", &Spec::sleeper());
     let task = &shim.task;
@@ -235,14 +265,24 @@ fn unknown_containers_and_execs_are_not_found_by_their_text() {
         ("Resume", task.resume("nobody").err()),
         ("CloseIO", task.close_io("nobody", "").err()),
         ("ResizePty", task.resize("nobody", "", 1, 1).err()),
-        ("Update", task.update("nobody", &serde_json::json!({})).err()),
-        ("Checkpoint", task.checkpoint("nobody", &bed.path("cp")).err()),
+        (
+            "Update",
+            task.update("nobody", &serde_json::json!({})).err(),
+        ),
+        (
+            "Checkpoint",
+            task.checkpoint("nobody", &bed.path("cp")).err(),
+        ),
         ("Delete", task.delete("nobody", "").err()),
     ];
     for (call, error) in containers {
         let error = error.unwrap_or_else(|| panic!("{call} of an unknown container succeeded"));
         assert_eq!(error.code(), Some(Code::NOT_FOUND), "{call}: {error}");
-        assert_eq!(error.message(), "container not created: not found", "{call}");
+        assert_eq!(
+            error.message(),
+            "container not created: not found",
+            "{call}"
+        );
     }
     let execs = [
         ("State", task.state("c1", "e9").err()),
@@ -259,7 +299,10 @@ fn unknown_containers_and_execs_are_not_found_by_their_text() {
         if call != "CloseIO" || target::flavor() != target::Flavor::Go {
             assert_eq!(error.code(), Some(Code::NOT_FOUND), "{call}: {error}");
         }
-        assert!(error.message().starts_with("process does not exist e9"), "{call}: {error}");
+        assert!(
+            error.message().starts_with("process does not exist e9"),
+            "{call}: {error}"
+        );
     }
     bed.finish(&bundle, &shim);
 }
@@ -308,11 +351,21 @@ fn bundle_files_are_those_of_the_go_shim() {
     let read = |name: &str| std::fs::read_to_string(bundle.path.join(name)).unwrap();
     let pid = shim.task.state("c1", "").unwrap().pid;
     assert_eq!(read("init.pid"), pid.to_string());
-    assert_eq!(read("runtime"), target::runtime_path().display().to_string());
+    assert_eq!(
+        read("runtime"),
+        target::runtime_path().display().to_string()
+    );
     let options: serde_json::Value = serde_json::from_str(&read("options.json")).unwrap();
     assert_eq!(options["root"], bed.runtime_root().display().to_string());
-    assert_eq!(options["binary_name"], target::runtime_path().display().to_string());
-    assert_eq!(options.as_object().unwrap().len(), 2, "empty fields are left out: {options}");
+    assert_eq!(
+        options["binary_name"],
+        target::runtime_path().display().to_string()
+    );
+    assert_eq!(
+        options.as_object().unwrap().len(),
+        2,
+        "empty fields are left out: {options}"
+    );
     assert_eq!(read("address"), format!("unix://{}", shim.socket.display()));
     bed.finish(&bundle, &shim);
 }
@@ -325,7 +378,11 @@ fn without_options_the_defaults_of_runc_apply() {
     request.options = protobuf::MessageField::none();
     shim.task.create(&request).unwrap();
     let state = std::path::Path::new("/run/containerd/runc").join(bed.namespace());
-    assert!(state.join("c1").exists(), "state lies in {}", state.display());
+    assert!(
+        state.join("c1").exists(),
+        "state lies in {}",
+        state.display()
+    );
     bed.end(&bundle, &shim);
     assert!(!state.join("c1").exists());
     bed.remove(&bundle);

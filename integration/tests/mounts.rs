@@ -40,12 +40,17 @@ fn an_overlay_is_mounted_at_create_and_gone_after_delete() {
     ];
     let options: Vec<_> = options.iter().map(String::as_str).collect();
     let mut request = bundle.create();
-    request.rootfs.push(mount("overlay", Path::new("overlay"), "", &options));
+    request
+        .rootfs
+        .push(mount("overlay", Path::new("overlay"), "", &options));
     shim.task.create(&request).unwrap();
     assert_eq!(host::mounts_below(&bundle.path), [bundle.rootfs()]);
     shim.task.start("c1", "").unwrap();
     assert_eq!(shim.task.wait("c1", "").unwrap().exit_status, 0);
-    assert_eq!(std::fs::read_to_string(upper.join("written")).unwrap(), "hello\n");
+    assert_eq!(
+        std::fs::read_to_string(upper.join("written")).unwrap(),
+        "hello\n"
+    );
     shim.task.delete("c1", "").unwrap();
     assert!(host::mounts_below(&bundle.path).is_empty());
     bed.shut(&bundle, &shim);
@@ -58,7 +63,9 @@ fn the_create_event_tells_the_mounts() {
     let bed = Bed::new();
     let (bundle, shim, layer) = with_layer(&bed, &Spec::sleeper());
     let mut request = bundle.create();
-    request.rootfs.push(mount("bind", &layer, "", &["rbind", "ro"]));
+    request
+        .rootfs
+        .push(mount("bind", &layer, "", &["rbind", "ro"]));
     shim.task.create(&request).unwrap();
     let event = bed.sink().wait_brief("create c1");
     let Payload::Create(created) = event.payload else {
@@ -74,7 +81,9 @@ fn a_read_only_bind_is_read_only() {
     let bed = Bed::new();
     let (bundle, shim, layer) = with_layer(&bed, &Spec::sh("touch /x && exit 1; exit 0"));
     let mut request = bundle.create();
-    request.rootfs.push(mount("bind", &layer, "", &["rbind", "ro"]));
+    request
+        .rootfs
+        .push(mount("bind", &layer, "", &["rbind", "ro"]));
     shim.task.create(&request).unwrap();
     shim.task.start("c1", "").unwrap();
     assert_eq!(shim.task.wait("c1", "").unwrap().exit_status, 0);
@@ -102,10 +111,18 @@ fn many_long_lower_folders_fit_past_a_page_of_options() {
     let upper = format!("upperdir={}", upper.display());
     let work = format!("workdir={}", work.display());
     let mut request = bundle.create();
-    request.rootfs.push(mount("overlay", Path::new("overlay"), "", &[&work, &upper, &lower]));
+    request.rootfs.push(mount(
+        "overlay",
+        Path::new("overlay"),
+        "",
+        &[&work, &upper, &lower],
+    ));
     let created = shim.task.create(&request);
     if created.is_err() {
-        known_difference!("go", "Go compacts only lower folders with a common parent of its snapshots");
+        known_difference!(
+            "go",
+            "Go compacts only lower folders with a common parent of its snapshots"
+        );
     }
     created.unwrap();
     shim.task.start("c1", "").unwrap();
@@ -119,11 +136,16 @@ fn a_mount_that_fails_is_named_and_rolls_back_the_ones_before() {
     let (bundle, shim, layer) = with_layer(&bed, &Spec::sleeper());
     let mut request = bundle.create();
     request.rootfs.push(mount("bind", &layer, "", &["rbind"]));
-    request.rootfs.push(mount("bind", &bed.path("no-such-layer"), "", &["rbind"]));
+    request
+        .rootfs
+        .push(mount("bind", &bed.path("no-such-layer"), "", &["rbind"]));
     let error = shim.task.create(&request).unwrap_err();
     assert!(error.message().contains("mount"), "{error}");
     assert!(host::mounts_below(&bundle.path).is_empty(), "rolled back");
-    assert_eq!(shim.task.state("c1", "").unwrap_err().code(), Some(Code::NOT_FOUND));
+    assert_eq!(
+        shim.task.state("c1", "").unwrap_err().code(),
+        Some(Code::NOT_FOUND)
+    );
     bed.shut(&bundle, &shim);
     bed.remove(&bundle);
     bed.assert_clean();
@@ -136,7 +158,10 @@ fn a_runtime_that_fails_rolls_back_the_mounts() {
     let mut request = bundle.create();
     request.rootfs.push(mount("bind", &layer, "", &["rbind"]));
     let error = shim.task.create(&request).unwrap_err();
-    assert!(error.message().starts_with("OCI runtime create failed:"), "{error}");
+    assert!(
+        error.message().starts_with("OCI runtime create failed:"),
+        "{error}"
+    );
     assert!(host::mounts_below(&bundle.path).is_empty(), "rolled back");
     bed.shut(&bundle, &shim);
     bed.remove(&bundle);
@@ -168,7 +193,9 @@ fn a_loop_device_is_set_up_and_released() {
     bed.assert_clean();
     let backing = image.display().to_string();
     eventually(SHORT, "the loop device is free", || {
-        let Ok(devices) = std::fs::read_dir("/sys/block") else { return true };
+        let Ok(devices) = std::fs::read_dir("/sys/block") else {
+            return true;
+        };
         !devices.flatten().any(|d| {
             std::fs::read_to_string(d.path().join("loop/backing_file"))
                 .is_ok_and(|b| b.trim() == backing)
@@ -201,7 +228,10 @@ fn a_mount_target_is_a_folder_below_the_rootfs_and_no_symlink_leads_out() {
     bad.rootfs.push(mount("bind", &layer, "", &["rbind"]));
     bad.rootfs.push(mount("bind", &data, "/escape", &["rbind"]));
     let escaped = shim.task.create(&bad);
-    assert!(!outside.join("inside").exists(), "mounted outside of the rootfs: {escaped:?}");
+    assert!(
+        !outside.join("inside").exists(),
+        "mounted outside of the rootfs: {escaped:?}"
+    );
     if escaped.is_ok() {
         shim.task.delete("c1", "").unwrap();
     }
@@ -226,7 +256,10 @@ fn delete_after_a_crash_unmounts_too() {
     shim.kill();
     bed.delete(&bundle).response();
     assert!(host::mounts_below(&bundle.path).is_empty());
-    assert!(layer.join("bin/busybox").exists(), "the layer's files are untouched");
+    assert!(
+        layer.join("bin/busybox").exists(),
+        "the layer's files are untouched"
+    );
     bed.discard(&bundle);
     known_difference!("go-v2", "Go's v2 leaves the dead shim's socket (row 24)");
     bed.assert_clean();

@@ -13,7 +13,10 @@ fn oom_of_the_init_is_told_before_its_exit() {
     let (bundle, shim) = bed.running("c1", &spec);
     assert_eq!(shim.task.wait("c1", "").unwrap().exit_status, 137);
     bed.sink().wait_brief("oom c1");
-    let (oom, exit) = (bed.sink().position("oom c1"), bed.sink().position("exit c1 137"));
+    let (oom, exit) = (
+        bed.sink().position("oom c1"),
+        bed.sink().position("exit c1 137"),
+    );
     if oom > exit {
         known_difference!("go", "before 2.3 the OOM may come after the exit");
     }
@@ -25,11 +28,16 @@ fn oom_of_the_init_is_told_before_its_exit() {
 fn oom_of_an_exec_is_told_before_its_exit() {
     let bed = Bed::new();
     let (bundle, shim) = bed.running("c1", &Spec::sleeper().memory(16 << 20));
-    shim.task.exec(&bundle.exec("e1", &["sh", "-c", &format!("exec {HOG}")])).unwrap();
+    shim.task
+        .exec(&bundle.exec("e1", &["sh", "-c", &format!("exec {HOG}")]))
+        .unwrap();
     shim.task.start("c1", "e1").unwrap();
     assert_eq!(shim.task.wait("c1", "e1").unwrap().exit_status, 137);
     bed.sink().wait_brief("oom c1");
-    let (oom, exit) = (bed.sink().position("oom c1"), bed.sink().position("exit c1/e1 137"));
+    let (oom, exit) = (
+        bed.sink().position("oom c1"),
+        bed.sink().position("exit c1/e1 137"),
+    );
     if oom > exit {
         known_difference!("go", "before 2.3 the OOM may come after the exit");
     }
@@ -57,5 +65,9 @@ fn a_kill_without_want_of_memory_is_no_oom() {
     bed.remove(&bundle);
     bed.assert_clean();
     // On cgroup v1 the eventfd fires once more when the cgroup is removed.
-    assert!(!bed.sink().briefs().contains(&"oom c1".to_owned()), "{:?}", bed.sink().briefs());
+    assert!(
+        !bed.sink().briefs().contains(&"oom c1".to_owned()),
+        "{:?}",
+        bed.sink().briefs()
+    );
 }

@@ -14,7 +14,10 @@ fn cgroup_file(bundle: &Bundle, controller: &str, file: &str) -> PathBuf {
     if target::cgroup_v2() {
         Path::new("/sys/fs/cgroup").join(below).join(file)
     } else {
-        Path::new("/sys/fs/cgroup").join(controller).join(below).join(file)
+        Path::new("/sys/fs/cgroup")
+            .join(controller)
+            .join(below)
+            .join(file)
     }
 }
 
@@ -23,21 +26,35 @@ fn pids_lists_every_process_and_names_the_execs() {
     let bed = Bed::new();
     let (bundle, shim) = bed.running("c1", &Spec::sleeper());
     let init = shim.task.state("c1", "").unwrap().pid;
-    shim.task.exec(&bundle.exec("e1", &["sh", "-c", "sleep 999; true"])).unwrap();
+    shim.task
+        .exec(&bundle.exec("e1", &["sh", "-c", "sleep 999; true"]))
+        .unwrap();
     let exec = shim.task.start("c1", "e1").unwrap().pid;
     eventually(SHORT, "three processes", || {
         shim.task.pids("c1").unwrap().processes.len() == 3
     });
     for process in shim.task.pids("c1").unwrap().processes {
         if process.pid == exec {
-            assert!(process.info.type_url.ends_with("containerd.runc.v1.ProcessDetails"));
+            assert!(
+                process
+                    .info
+                    .type_url
+                    .ends_with("containerd.runc.v1.ProcessDetails")
+            );
             let details = ProcessDetails::parse_from_bytes(&process.info.value).unwrap();
             assert_eq!(details.exec_id, "e1");
         } else {
             assert!(process.info.is_none(), "{process:?}");
         }
     }
-    let pids: Vec<_> = shim.task.pids("c1").unwrap().processes.iter().map(|p| p.pid).collect();
+    let pids: Vec<_> = shim
+        .task
+        .pids("c1")
+        .unwrap()
+        .processes
+        .iter()
+        .map(|p| p.pid)
+        .collect();
     assert!(pids.contains(&init));
     bed.finish(&bundle, &shim);
 }
@@ -47,7 +64,14 @@ fn pids_of_a_created_container_is_its_init() {
     let bed = Bed::new();
     let (bundle, shim) = bed.created("c1", &Spec::sleeper());
     let init = shim.task.state("c1", "").unwrap().pid;
-    let pids: Vec<_> = shim.task.pids("c1").unwrap().processes.iter().map(|p| p.pid).collect();
+    let pids: Vec<_> = shim
+        .task
+        .pids("c1")
+        .unwrap()
+        .processes
+        .iter()
+        .map(|p| p.pid)
+        .collect();
     assert_eq!(pids, [init]);
     bed.finish(&bundle, &shim);
 }
@@ -73,7 +97,11 @@ fn stats_are_the_metrics_of_the_machines_cgroup_version() {
     let (bundle, shim) = bed.running("c1", &Spec::sh(script).memory(64 << 20));
     if target::cgroup_v2() {
         let stats = shim.task.stats("c1").unwrap().stats;
-        assert!(stats.type_url.ends_with("io.containerd.cgroups.v2.Metrics"), "{}", stats.type_url);
+        assert!(
+            stats.type_url.ends_with("io.containerd.cgroups.v2.Metrics"),
+            "{}",
+            stats.type_url
+        );
         eventually(SHORT, "processor time", || {
             let stats = shim.task.stats("c1").unwrap().stats;
             let m = cgroups_v2::metrics::Metrics::parse_from_bytes(&stats.value).unwrap();
@@ -83,7 +111,11 @@ fn stats_are_the_metrics_of_the_machines_cgroup_version() {
         assert_eq!(m.memory.usage_limit, 64 << 20);
     } else {
         let stats = shim.task.stats("c1").unwrap().stats;
-        assert!(stats.type_url.ends_with("io.containerd.cgroups.v1.Metrics"), "{}", stats.type_url);
+        assert!(
+            stats.type_url.ends_with("io.containerd.cgroups.v1.Metrics"),
+            "{}",
+            stats.type_url
+        );
         eventually(SHORT, "processor time", || {
             let stats = shim.task.stats("c1").unwrap().stats;
             let m = cgroups::metrics::Metrics::parse_from_bytes(&stats.value).unwrap();
@@ -112,7 +144,10 @@ fn update_changes_the_cgroup_of_a_running_container() {
     shim.task.update("c1", &resources).unwrap();
     let read = |controller, v1, v2| {
         let file = if target::cgroup_v2() { v2 } else { v1 };
-        std::fs::read_to_string(cgroup_file(&bundle, controller, file)).unwrap().trim().to_owned()
+        std::fs::read_to_string(cgroup_file(&bundle, controller, file))
+            .unwrap()
+            .trim()
+            .to_owned()
     };
     let memory = read("memory", "memory.limit_in_bytes", "memory.max");
     assert_eq!(memory, (32 << 20).to_string());
@@ -124,7 +159,10 @@ fn update_changes_the_cgroup_of_a_running_container() {
 fn an_update_of_nonsense_is_an_error_and_harms_nothing() {
     let bed = Bed::new();
     let (bundle, shim) = bed.running("c1", &Spec::sleeper());
-    let error = shim.task.update("c1", &json!({"memory": "plenty"})).unwrap_err();
+    let error = shim
+        .task
+        .update("c1", &json!({"memory": "plenty"}))
+        .unwrap_err();
     assert!(error.code().is_some(), "{error}");
     assert_eq!(shim.task.state("c1", "").unwrap().status(), Status::RUNNING);
     bed.finish(&bundle, &shim);
@@ -140,7 +178,10 @@ fn pause_freezes_and_resume_thaws() {
         } else {
             ("freezer.state", "FROZEN")
         };
-        std::fs::read_to_string(cgroup_file(&bundle, "freezer", file)).unwrap().trim() == word
+        std::fs::read_to_string(cgroup_file(&bundle, "freezer", file))
+            .unwrap()
+            .trim()
+            == word
     };
     shim.task.pause("c1").unwrap();
     assert!(frozen());

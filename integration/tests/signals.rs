@@ -14,7 +14,9 @@ fn trapped(signal_name: &str, signal: u32) {
     let bed = Bed::new();
     let (bundle, shim) = bed.shim("c1", &trapper(signal_name, 42));
     let out = OutputFifo::read(&bed.fifo("out"));
-    shim.task.create(&bundle.create_with("", &out.path(), &out.path())).unwrap();
+    shim.task
+        .create(&bundle.create_with("", &out.path(), &bed.drain()))
+        .unwrap();
     shim.task.start("c1", "").unwrap();
     out.wait_text(SHORT, "ready");
     shim.task.kill("c1", "", signal, false).unwrap();
@@ -45,7 +47,7 @@ fn a_real_time_signal_reaches_an_exec() {
     let out = OutputFifo::read(&bed.fifo("out"));
     let mut request = bundle.exec_spec("e1", &trapper("37", 43));
     request.stdout = out.path();
-    request.stderr = out.path();
+    request.stderr = bed.drain();
     shim.task.exec(&request).unwrap();
     shim.task.start("c1", "e1").unwrap();
     out.wait_text(SHORT, "ready");
@@ -60,10 +62,15 @@ fn a_signal_that_ends_an_exec_is_128_and_the_signal() {
     let (bundle, shim) = bed.running("c1", &Spec::sleeper());
     for signal in [15, 9, 34, 64] {
         let exec = format!("e{signal}");
-        shim.task.exec(&bundle.exec(&exec, &["sleep", "1000"])).unwrap();
+        shim.task
+            .exec(&bundle.exec(&exec, &["sleep", "1000"]))
+            .unwrap();
         shim.task.start("c1", &exec).unwrap();
         shim.task.kill("c1", &exec, signal, false).unwrap();
-        assert_eq!(shim.task.wait("c1", &exec).unwrap().exit_status, 128 + signal);
+        assert_eq!(
+            shim.task.wait("c1", &exec).unwrap().exit_status,
+            128 + signal
+        );
     }
     bed.finish(&bundle, &shim);
 }
@@ -72,7 +79,9 @@ fn a_signal_that_ends_an_exec_is_128_and_the_signal() {
 fn killing_an_exec_leaves_the_init_alone_even_with_all() {
     let bed = Bed::new();
     let (bundle, shim) = bed.running("c1", &Spec::sleeper());
-    shim.task.exec(&bundle.exec("e1", &["sleep", "1000"])).unwrap();
+    shim.task
+        .exec(&bundle.exec("e1", &["sleep", "1000"]))
+        .unwrap();
     shim.task.start("c1", "e1").unwrap();
     shim.task.kill("c1", "e1", 9, true).unwrap();
     assert_eq!(shim.task.wait("c1", "e1").unwrap().exit_status, 137);
@@ -84,7 +93,9 @@ fn killing_an_exec_leaves_the_init_alone_even_with_all() {
 fn kill_all_reaches_every_process_of_the_container() {
     let bed = Bed::new();
     let (bundle, shim) = bed.running("c1", &Spec::sleeper());
-    shim.task.exec(&bundle.exec("e1", &["sleep", "1000"])).unwrap();
+    shim.task
+        .exec(&bundle.exec("e1", &["sleep", "1000"]))
+        .unwrap();
     shim.task.start("c1", "e1").unwrap();
     shim.task.kill("c1", "", 9, true).unwrap();
     assert_eq!(shim.task.wait("c1", "e1").unwrap().exit_status, 137);
@@ -98,13 +109,17 @@ fn with_a_shared_pid_namespace_the_inits_end_kills_what_it_left() {
     let spec = Spec::sh("sleep 1001 & echo ready; exec sleep 1000").without_namespace("pid");
     let (bundle, shim) = bed.shim("c1", &spec);
     let out = OutputFifo::read(&bed.fifo("out"));
-    shim.task.create(&bundle.create_with("", &out.path(), &out.path())).unwrap();
+    shim.task
+        .create(&bundle.create_with("", &out.path(), &bed.drain()))
+        .unwrap();
     shim.task.start("c1", "").unwrap();
     out.wait_text(SHORT, "ready");
     assert_eq!(host::cgroup_members(&bundle.cgroup).len(), 2);
     shim.task.kill("c1", "", 9, false).unwrap();
     assert_eq!(shim.task.wait("c1", "").unwrap().exit_status, 137);
-    eventually(SHORT, "the orphan is gone", || host::cgroup_members(&bundle.cgroup).is_empty());
+    eventually(SHORT, "the orphan is gone", || {
+        host::cgroup_members(&bundle.cgroup).is_empty()
+    });
     bed.finish(&bundle, &shim);
 }
 
@@ -127,14 +142,22 @@ fn killing_what_has_ended_is_not_found() {
 fn an_unknown_signal_is_an_error_and_harms_nothing() {
     let bed = Bed::new();
     let (bundle, shim) = bed.running("c1", &Spec::sleeper());
-    shim.task.exec(&bundle.exec("e1", &["sleep", "1000"])).unwrap();
+    shim.task
+        .exec(&bundle.exec("e1", &["sleep", "1000"]))
+        .unwrap();
     shim.task.start("c1", "e1").unwrap();
     for signal in [65, 1000, u32::MAX] {
         assert!(shim.task.kill("c1", "", signal, false).is_err(), "{signal}");
-        assert!(shim.task.kill("c1", "e1", signal, false).is_err(), "{signal}");
+        assert!(
+            shim.task.kill("c1", "e1", signal, false).is_err(),
+            "{signal}"
+        );
     }
     assert_eq!(shim.task.state("c1", "").unwrap().status(), Status::RUNNING);
-    assert_eq!(shim.task.state("c1", "e1").unwrap().status(), Status::RUNNING);
+    assert_eq!(
+        shim.task.state("c1", "e1").unwrap().status(),
+        Status::RUNNING
+    );
     bed.finish(&bundle, &shim);
 }
 

@@ -1,7 +1,10 @@
 //! `start`, the socket, `delete` before anything exists, `-info` and `-v`: what a daemon meets
 //! before its first call.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests")]
-#![expect(clippy::disallowed_methods, reason = "the harness runs the shim's other modes itself")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the harness runs the shim's other modes itself"
+)]
 
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixListener;
@@ -47,7 +50,10 @@ fn nothing_but_the_reply_is_printed() {
     let Reply::Bare(address) = &shim.reply else {
         panic!("{:?}", shim.reply)
     };
-    assert_eq!(*address, format!("unix://{}", bed.socket_of("c1").display()));
+    assert_eq!(
+        *address,
+        format!("unix://{}", bed.socket_of("c1").display())
+    );
     done(&bed, &bundle, &shim);
 }
 
@@ -63,9 +69,17 @@ fn a_bootstrap_daemon_gets_the_protobuf_result() {
         socket_dir: None,
     };
     let outcome = request.run();
-    assert_eq!(outcome.code, Some(0), "{}", String::from_utf8_lossy(&outcome.output));
+    assert_eq!(
+        outcome.code,
+        Some(0),
+        "{}",
+        String::from_utf8_lossy(&outcome.output)
+    );
     let last = outcome.output.last().unwrap();
-    assert!(!last.is_ascii_whitespace(), "daemons trim the reply before they decode it");
+    assert!(
+        !last.is_ascii_whitespace(),
+        "daemons trim the reply before they decode it"
+    );
     let address = format!("unix://{}", bed.socket_of("c1").display());
     let reply = Reply::parse(&outcome.output);
     let expected = Reply::Protobuf {
@@ -126,7 +140,10 @@ fn an_any_of_options_is_never_taken_for_bootstrap_params() {
 
 #[test]
 fn both_task_versions_are_served_on_the_one_socket() {
-    known_difference!("go", "the 1.x shims serve task v2 only, the 2.x ones v3 only");
+    known_difference!(
+        "go",
+        "the 1.x shims serve task v2 only, the 2.x ones v3 only"
+    );
     let bed = Bed::new();
     let (bundle, shim) = bed.shim("c1", &Spec::sleeper());
     for service in [TASK_V2, TASK_V3] {
@@ -167,7 +184,10 @@ fn the_process_is_named_and_flagged_as_operators_grep_for_it() {
     };
     assert_eq!(after("-namespace"), bed.namespace());
     assert_eq!(after("-id"), "c1");
-    assert_eq!(after("-address"), bed.path("containerd.sock").display().to_string());
+    assert_eq!(
+        after("-address"),
+        bed.path("containerd.sock").display().to_string()
+    );
     done(&bed, &bundle, &shim);
 }
 
@@ -176,14 +196,28 @@ fn the_shim_is_a_group_leader_and_holds_neither_output_of_start() {
     let bed = Bed::new();
     let (bundle, shim) = bed.shim("c1", &Spec::sleeper());
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", shim.pid)).unwrap();
-    let fields: Vec<_> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+    let fields: Vec<_> = stat
+        .rsplit_once(')')
+        .unwrap()
+        .1
+        .split_whitespace()
+        .collect();
     assert_eq!(fields[2], shim.pid.to_string(), "process group");
     let descriptors = host::descriptors(shim.pid);
-    let target = |n: i32| descriptors.iter().find(|(fd, _)| *fd == n).map(|(_, t)| t.clone());
+    let target = |n: i32| {
+        descriptors
+            .iter()
+            .find(|(fd, _)| *fd == n)
+            .map(|(_, t)| t.clone())
+    };
     assert_eq!(target(0).as_deref(), Some("/dev/null"));
     assert_eq!(target(1).as_deref(), Some("/dev/null"));
     let log = bundle.path.join("log").display().to_string();
-    assert_eq!(target(2).as_deref(), Some(log.as_str()), "standard error is the log");
+    assert_eq!(
+        target(2).as_deref(),
+        Some(log.as_str()),
+        "standard error is the log"
+    );
     let cwd = std::fs::read_link(format!("/proc/{}/cwd", shim.pid)).unwrap();
     assert_eq!(cwd, bundle.path);
     done(&bed, &bundle, &shim);
@@ -212,11 +246,19 @@ fn a_shim_cgroup_is_joined_in_every_hierarchy() {
     let shim = bed.start(&bundle);
     let lines = std::fs::read_to_string(format!("/proc/{}/cgroup", shim.pid)).unwrap();
     if target::cgroup_v2() {
-        assert!(lines.contains(&format!("0::{}", bed.cgroup("shims"))), "{lines}");
+        assert!(
+            lines.contains(&format!("0::{}", bed.cgroup("shims"))),
+            "{lines}"
+        );
     } else {
         for controller in ["memory", "pids", "cpu"] {
-            let line = lines.lines().find(|l| l.split(':').nth(1) == Some(controller));
-            assert!(line.is_some_and(|l| l.ends_with(&bed.cgroup("shims"))), "{lines}");
+            let line = lines
+                .lines()
+                .find(|l| l.split(':').nth(1) == Some(controller));
+            assert!(
+                line.is_some_and(|l| l.ends_with(&bed.cgroup("shims"))),
+                "{lines}"
+            );
         }
     }
     bed.shut(&bundle, &shim);
@@ -231,7 +273,10 @@ fn a_shim_cgroup_is_joined_in_every_hierarchy() {
 #[test]
 fn a_group_annotation_joins_the_running_shim() {
     known_difference!("v1", "the v1 flavour has one container per shim");
-    for key in ["io.containerd.runc.v2.group", "io.kubernetes.cri.sandbox-id"] {
+    for key in [
+        "io.containerd.runc.v2.group",
+        "io.kubernetes.cri.sandbox-id",
+    ] {
         let bed = Bed::new();
         let first = bed.bundle("c1", &Spec::sleeper().annotation(key, "pod"));
         let second = bed.bundle("c2", &Spec::sleeper().annotation(key, "pod"));
@@ -242,7 +287,11 @@ fn a_group_annotation_joins_the_running_shim() {
         assert_eq!(joined.socket, shim.socket, "{key}");
         assert_eq!(joined.pid, shim.pid, "one process for both");
         let address = std::fs::read_to_string(second.path.join("address")).unwrap();
-        assert_eq!(address, format!("unix://{}", shim.socket.display()), "daemons up to 1.7 read it");
+        assert_eq!(
+            address,
+            format!("unix://{}", shim.socket.display()),
+            "daemons up to 1.7 read it"
+        );
         for bundle in [&first, &second] {
             shim.task.create(&bundle.create()).unwrap();
             shim.task.start(&bundle.id, "").unwrap();
@@ -280,7 +329,10 @@ fn the_v1_flavour_writes_its_pid_and_ignores_groups() {
     let bundle = bed.bundle("c1", &spec);
     let mut request = bed.start_request(&bundle);
     request.binary = target::shim_binary_v1();
-    skip_unless!(request.binary.exists(), "there is no v1 flavour beside the shim");
+    skip_unless!(
+        request.binary.exists(),
+        "there is no v1 flavour beside the shim"
+    );
     let shim = bed.start_with(&request);
     assert_eq!(shim.socket, bed.socket_of("c1"));
     let pid = std::fs::read_to_string(bundle.path.join("shim.pid")).unwrap();
@@ -290,9 +342,14 @@ fn the_v1_flavour_writes_its_pid_and_ignores_groups() {
     // Unconditional: it ends although the container lives, which the delete action then kills.
     let _ = shim.task.shutdown("c1");
     shim.wait_gone();
-    known_difference!("go", "Go's v1 delete stops at a socket that its shim has removed itself");
+    known_difference!(
+        "go",
+        "Go's v1 delete stops at a socket that its shim has removed itself"
+    );
     wherry_integration::delete::run(&request).response();
-    eventually(SHORT, "the container is gone", || bed.processes().is_empty());
+    eventually(SHORT, "the container is gone", || {
+        bed.processes().is_empty()
+    });
     bed.discard(&bundle);
     bed.assert_clean();
 }
@@ -349,7 +406,10 @@ fn an_empty_namespace_is_an_error() {
 
 #[test]
 fn delete_of_a_container_that_never_ran_reports_137_and_leaves_nothing() {
-    known_difference!("go", "Go 1.x fails when the bundle has no `runtime` file; 2.x does not");
+    known_difference!(
+        "go",
+        "Go 1.x fails when the bundle has no `runtime` file; 2.x does not"
+    );
     let bed = Bed::new();
     let bundle = bed.bundle("c1", &Spec::sleeper());
     let response = bed.delete(&bundle).response();
@@ -365,7 +425,10 @@ fn delete_after_the_shim_was_killed_leaves_nothing() {
     let (bundle, shim) = bed.running("c1", &Spec::sleeper());
     let pid = shim.task.state("c1", "").unwrap().pid;
     shim.kill();
-    assert!(host::alive(i32::try_from(pid).unwrap()), "the container outlives its shim");
+    assert!(
+        host::alive(i32::try_from(pid).unwrap()),
+        "the container outlives its shim"
+    );
     let response = bed.delete(&bundle).response();
     assert_eq!(response.exit_status, 137);
     assert_eq!(response.pid, pid, "Docker needs the pid");
@@ -376,7 +439,10 @@ fn delete_after_the_shim_was_killed_leaves_nothing() {
 
 #[test]
 fn version_is_told_under_the_programs_name() {
-    let output = Command::new(target::shim_binary()).arg("-v").output().unwrap();
+    let output = Command::new(target::shim_binary())
+        .arg("-v")
+        .output()
+        .unwrap();
     assert!(output.status.success());
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(text.contains("containerd-shim-runc-v"), "{text}");
@@ -403,7 +469,11 @@ fn info_names_the_runtime_and_echoes_the_options() {
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success());
     let info = RuntimeInfo::parse_from_bytes(&output.stdout).unwrap();
-    assert!(info.name.starts_with("io.containerd.runc.v"), "{}", info.name);
+    assert!(
+        info.name.starts_with("io.containerd.runc.v"),
+        "{}",
+        info.name
+    );
     assert!(!info.version.version.is_empty());
     assert_eq!(info.options.value, options_any(&options).value);
 }
@@ -430,8 +500,14 @@ fn sigusr1_writes_the_state_to_the_log_and_does_not_kill() {
     let bed = Bed::new();
     let (bundle, shim) = bed.running("c1", &Spec::sleeper());
     host::signal(shim.pid, nix::sys::signal::Signal::SIGUSR1);
-    let text = if target::flavor() == target::Flavor::Go { "goroutine" } else { "c1" };
-    eventually(SHORT, "the state is in the log", || shim.log().contains(text));
+    let text = if target::flavor() == target::Flavor::Go {
+        "goroutine"
+    } else {
+        "c1"
+    };
+    eventually(SHORT, "the state is in the log", || {
+        shim.log().contains(text)
+    });
     assert!(shim.alive());
     shim.task.state("c1", "").unwrap();
     bed.finish(&bundle, &shim);

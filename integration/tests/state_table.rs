@@ -95,7 +95,10 @@ fn check(cell: Cell, got: &Result<(), CallError>) {
 
 fn init_cell(state: Init, op: Op, cell: Cell) {
     if state == Init::Deleted {
-        known_difference!("go-v1", "Go's v1 keeps the deleted process and answers its state");
+        known_difference!(
+            "go-v1",
+            "Go's v1 keeps the deleted process and answers its state"
+        );
     }
     let bed = Bed::new();
     let (bundle, shim) = bed.created("c1", &Spec::sleeper());
@@ -273,7 +276,10 @@ fn init_checkpoint_running_and_paused() {
 /// Delete of a deleted init or exec: the tombstone answers again what the first Delete answered.
 #[test]
 fn delete_deleted() {
-    known_difference!("go", "a second Delete is NotFound in Go (rows 14 and 15 of the complaints)");
+    known_difference!(
+        "go",
+        "a second Delete is NotFound in Go (rows 14 and 15 of the complaints)"
+    );
     init_cell(Init::Deleted, Op::Delete, Cell::Fine);
     exec_cell(Exec::Deleted, Op::Delete, Cell::Fine);
 }
@@ -293,7 +299,11 @@ fn the_states_of_an_exec_are_told() {
     assert_eq!((state.status(), state.pid), (Status::RUNNING, pid));
     task.pause("c1").unwrap();
     let status = task.state("c1", "e1").unwrap().status();
-    assert_eq!(status, Status::PAUSED, "an exec is paused with its container");
+    assert_eq!(
+        status,
+        Status::PAUSED,
+        "an exec is paused with its container"
+    );
     task.resume("c1").unwrap();
     task.kill("c1", "e1", 9, false).unwrap();
     assert_eq!(task.wait("c1", "e1").unwrap().exit_status, 137);
@@ -318,7 +328,12 @@ fn an_exec_start_after_the_inits_end_is_refused() {
         assert!(error.code().is_some(), "{error}");
     } else {
         assert_eq!(error.code(), Some(Code::FAILED_PRECONDITION), "{error}");
-        assert!(error.message().starts_with("container c1 init process is not running"), "{error}");
+        assert!(
+            error
+                .message()
+                .starts_with("container c1 init process is not running"),
+            "{error}"
+        );
     }
     bed.finish(&bundle, &shim);
 }

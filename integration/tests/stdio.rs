@@ -8,12 +8,19 @@ use wherry_integration::prelude::*;
 
 /// Output FIFOs of one process, read from the start.
 fn outputs(bed: &Bed) -> (OutputFifo, OutputFifo) {
-    (OutputFifo::read(&bed.fifo("out")), OutputFifo::read(&bed.fifo("err")))
+    (
+        OutputFifo::read(&bed.fifo("out")),
+        OutputFifo::read(&bed.fifo("err")),
+    )
 }
 
 fn start(shim: &Shim, bundle: &Bundle, stdin: &str, stdout: &str, stderr: &str) {
-    shim.task.create(&bundle.create_with(stdin, stdout, stderr)).unwrap_or_else(|e| panic!("{e}"));
-    shim.task.start(&bundle.id, "").unwrap_or_else(|e| panic!("{e}"));
+    shim.task
+        .create(&bundle.create_with(stdin, stdout, stderr))
+        .unwrap_or_else(|e| panic!("{e}"));
+    shim.task
+        .start(&bundle.id, "")
+        .unwrap_or_else(|e| panic!("{e}"));
 }
 
 #[test]
@@ -24,7 +31,10 @@ fn both_outputs_arrive_apart_and_end() {
     start(&shim, &bundle, "", &out.path(), &err.path());
     out.wait_end(SHORT);
     err.wait_end(SHORT);
-    assert_eq!((out.text().as_str(), err.text().as_str()), ("to out\n", "to err\n"));
+    assert_eq!(
+        (out.text().as_str(), err.text().as_str()),
+        ("to out\n", "to err\n")
+    );
     bed.finish(&bundle, &shim);
 }
 
@@ -99,7 +109,10 @@ fn hundred_megabytes_arrive_to_the_last_byte() {
     out.wait_end(LONG);
     err.wait_end(LONG);
     assert_eq!(out.total(), 100 << 20);
-    assert_eq!(err.text().split_whitespace().next(), Some(out.sha256().as_str()));
+    assert_eq!(
+        err.text().split_whitespace().next(),
+        Some(out.sha256().as_str())
+    );
     bed.finish(&bundle, &shim);
 }
 
@@ -126,7 +139,9 @@ fn a_reader_that_stops_blocks_its_writer_and_nothing_else() {
     let (out, err) = outputs(&bed);
     out.stop();
     start(&shim, &bundle, "", &out.path(), &err.path());
-    assert!(!holds(Duration::from_millis(300), || err.text().contains("done")));
+    assert!(!holds(Duration::from_millis(300), || err
+        .text()
+        .contains("done")));
     assert_eq!(shim.task.state("c1", "").unwrap().status(), Status::RUNNING);
     shim.task.exec(&bundle.exec("e1", &["true"])).unwrap();
     shim.task.start("c1", "e1").unwrap();
@@ -159,11 +174,19 @@ fn a_missing_fifo_path_is_an_error_of_create_and_rolls_back() {
     let bed = Bed::new();
     let (bundle, shim) = bed.shim("c1", &Spec::sleeper());
     let nowhere = bed.path("no/such/fifo").display().to_string();
-    let error = shim.task.create(&bundle.create_with(&nowhere, &nowhere, &nowhere)).unwrap_err();
+    let error = shim
+        .task
+        .create(&bundle.create_with(&nowhere, &nowhere, &nowhere))
+        .unwrap_err();
     assert!(error.code().is_some(), "{error}");
-    known_difference!("go", "a failure after runc create leaves the container (row 16)");
+    known_difference!(
+        "go",
+        "a failure after runc create leaves the container (row 16)"
+    );
     assert!(error.message().contains("no/such/fifo"), "{error}");
-    eventually(SHORT, "rolled back", || host::cgroup_members(&bundle.cgroup).is_empty());
+    eventually(SHORT, "rolled back", || {
+        host::cgroup_members(&bundle.cgroup).is_empty()
+    });
     bed.shut(&bundle, &shim);
     bed.remove(&bundle);
     bed.assert_clean();
@@ -198,7 +221,10 @@ fn plain_files_are_appended_to() {
 #[test]
 fn one_plain_file_takes_both_streams_in_order() {
     let bed = Bed::new();
-    let (bundle, shim) = bed.shim("c1", &Spec::sh("echo a; usleep 50000; echo b >&2; usleep 50000; echo c"));
+    let (bundle, shim) = bed.shim(
+        "c1",
+        &Spec::sh("echo a; usleep 50000; echo b >&2; usleep 50000; echo c"),
+    );
     let out = bed.path("both.log");
     std::fs::write(&out, "").unwrap();
     start(&shim, &bundle, "", &text(&out), &text(&out));
@@ -227,7 +253,10 @@ fn an_unknown_scheme_is_refused_by_name() {
     let bed = Bed::new();
     let (bundle, shim) = bed.shim("c1", &Spec::sleeper());
     let address = "carrier-pigeon:///loft";
-    let error = shim.task.create(&bundle.create_with("", address, address)).unwrap_err();
+    let error = shim
+        .task
+        .create(&bundle.create_with("", address, address))
+        .unwrap_err();
     assert!(error.message().contains("unknown STDIO scheme"), "{error}");
     assert!(error.message().contains("carrier-pigeon"), "{error}");
     bed.shut(&bundle, &shim);
@@ -261,7 +290,9 @@ fn a_logger_gets_both_streams_its_arguments_and_its_environment() {
     shim.task.wait("c1", "").unwrap();
     bed.end(&bundle, &shim);
     let read = |name: &str| std::fs::read_to_string(bed.path(name)).unwrap_or_default();
-    eventually(SHORT, "the logger has all", || read("out") == "a\n" && read("err") == "b\n");
+    eventually(SHORT, "the logger has all", || {
+        read("out") == "a\n" && read("err") == "b\n"
+    });
     assert_eq!(read("args"), "colour blue\n");
     assert!(read("env").contains("CONTAINER_ID=c1\n"), "{}", read("env"));
     assert!(read("env").contains(&format!("CONTAINER_NAMESPACE={}\n", bed.namespace())));
@@ -294,7 +325,10 @@ fn a_logger_that_is_not_there_fails_the_create() {
     let bed = Bed::new();
     let (bundle, shim) = bed.shim("c1", &Spec::sleeper());
     let address = format!("binary://{}", bed.path("no-logger").display());
-    let error = shim.task.create(&bundle.create_with("", &address, &address)).unwrap_err();
+    let error = shim
+        .task
+        .create(&bundle.create_with("", &address, &address))
+        .unwrap_err();
     assert!(error.message().contains("no-logger"), "{error}");
     bed.shut(&bundle, &shim);
     bed.remove(&bundle);
@@ -353,7 +387,11 @@ fn the_last_words_on_a_terminal_arrive() {
     shim.task.wait("c1", "").unwrap();
     out.wait_end(SHORT);
     let text = out.text();
-    assert!(text.ends_with("3000\r\nlast\r\n"), "…{:?}", text.get(text.len().saturating_sub(40)..));
+    assert!(
+        text.ends_with("3000\r\nlast\r\n"),
+        "…{:?}",
+        text.get(text.len().saturating_sub(40)..)
+    );
     assert_eq!(text.lines().count(), 3001);
     bed.finish(&bundle, &shim);
 }
@@ -364,7 +402,10 @@ fn console_sockets_are_removed() {
     let (bundle, shim) = bed.shim("c1", &Spec::sleeper().terminal());
     let out = OutputFifo::read(&bed.fifo("out"));
     start(&shim, &bundle, "", &out.path(), "");
-    let left: Vec<_> = std::fs::read_dir(bed.path("run")).unwrap().flatten().collect();
+    let left: Vec<_> = std::fs::read_dir(bed.path("run"))
+        .unwrap()
+        .flatten()
+        .collect();
     assert!(left.is_empty(), "{left:?}");
     bed.finish(&bundle, &shim);
 }
@@ -380,7 +421,12 @@ fn io_belongs_to_the_ids_of_the_options() {
     start(&shim, &bundle, "", &out.path(), &err.path());
     out.wait_end(SHORT);
     // runc gives the pipes to the process's own user in turn, but leaves their group.
-    assert!(out.text().ends_with(":2345\n"), "{} {}", out.text(), err.text());
+    assert!(
+        out.text().ends_with(":2345\n"),
+        "{} {}",
+        out.text(),
+        err.text()
+    );
     let owner = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(out.path()).unwrap());
     assert_eq!(owner, 0, "the client's FIFO keeps its owner");
     bed.finish(&bundle, &shim);
