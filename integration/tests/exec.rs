@@ -1,5 +1,5 @@
 //! Further processes in a container.
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests")]
 
 use protobuf::MessageField;
 use wherry_integration::prelude::*;

@@ -1,5 +1,5 @@
 //! What goes wrong around a shim: runtimes, clients, disks, frames, names and strangers.
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests")]
 
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;

@@ -1,5 +1,5 @@
 //! Many cycles of everything: what a shim holds afterwards is what it held before.
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests")]
 
 use wherry_integration::prelude::*;
 
