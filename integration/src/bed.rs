@@ -16,6 +16,7 @@ use crate::delete::{self, DeleteOutcome};
 use crate::leaks::Leaks;
 use crate::shim::{Protocol, Shim, StartRequest};
 use crate::sink::EventSink;
+use crate::stdio::OutputFifo;
 use crate::{host, stdio, target, wait};
 
 /// Where shims make their sockets.
@@ -30,6 +31,7 @@ pub struct Bed {
     namespace: String,
     sink: EventSink,
     ids: Mutex<Vec<String>>,
+    drains: Mutex<Vec<OutputFifo>>,
     before: Leaks,
 }
 
@@ -60,6 +62,7 @@ impl Bed {
             namespace,
             sink,
             ids: Mutex::new(Vec::new()),
+            drains: Mutex::new(Vec::new()),
             before: Leaks::default(),
         };
         bed.before = Leaks::snapshot(&bed);
@@ -255,6 +258,18 @@ impl Bed {
         let dir = self.path("io");
         fs::create_dir_all(&dir).expect("a folder for FIFOs");
         dir.join(name)
+    }
+
+    /// A FIFO whose reader throws everything away, for a stream that a test does not care about.
+    ///
+    /// Streams of one process never share a FIFO here: Go opens it once per stream, and a reader
+    /// that has seen the end of the first is gone when the second is opened.
+    pub fn drain(&self) -> String {
+        let mut drains = self.drains.lock().unwrap();
+        let fifo = OutputFifo::digest_only(&self.fifo(&format!("drain{}", drains.len())));
+        let path = fifo.path();
+        drains.push(fifo);
+        path
     }
 
     /// A runtime that is a shell script: `$REAL` is the runtime under test, `$cmd` the subcommand.

@@ -198,8 +198,10 @@ fn serve(mut connection: UnixStream, shared: &Shared) {
             (_, Mood::Refuse(code)) => code,
             (_, _) => Code::OK,
         };
+        // Held until the answer is out, so that whoever has seen the event in the list, and then
+        // takes the sink away, cannot come between the event and its answer.
+        let mut state = shared.0.lock().unwrap();
         if let Some(event) = event {
-            let mut state = shared.0.lock().unwrap();
             match mood {
                 Mood::Take => state.taken.push(event),
                 Mood::Refuse(_) | Mood::Hang | Mood::TakeAndDrop => state.refused.push(event),
@@ -223,7 +225,9 @@ fn serve(mut connection: UnixStream, shared: &Shared) {
             flags: 0,
             payload: response.write_to_bytes().expect("responses encode"),
         };
-        if answer.write(&mut connection).is_err() {
+        let written = answer.write(&mut connection);
+        drop(state);
+        if written.is_err() {
             break;
         }
     }

@@ -1,5 +1,5 @@
 //! Further processes in a container.
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests")]
 
 use protobuf::MessageField;
 use wherry_integration::prelude::*;
@@ -11,7 +11,7 @@ fn an_exec_lives_from_exec_to_delete() {
     let out = OutputFifo::read(&bed.fifo("out"));
     let mut request = bundle.exec("e1", &["sh", "-c", "echo from exec; exit 5"]);
     request.stdout = out.path();
-    request.stderr = out.path();
+    request.stderr = bed.drain();
     shim.task.exec(&request).unwrap();
     let pid = shim.task.start("c1", "e1").unwrap().pid;
     assert!(pid > 0);
@@ -123,7 +123,7 @@ fn an_execs_environment_folder_and_user_are_those_of_its_spec() {
         );
     let mut request = bundle.exec_spec("e1", &spec);
     request.stdout = out.path();
-    request.stderr = out.path();
+    request.stderr = bed.drain();
     shim.task.exec(&request).unwrap();
     shim.task.start("c1", "e1").unwrap();
     out.wait_end(SHORT);

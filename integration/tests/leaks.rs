@@ -1,5 +1,5 @@
 //! Many cycles of everything: what a shim holds afterwards is what it held before.
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests")]
 
 use wherry_integration::prelude::*;
 
@@ -31,7 +31,7 @@ fn execs(bed: &Bed, bundle: &Bundle, shim: &Shim, count: usize, terminal: bool) 
         let mut request = bundle.exec_spec(&exec, &spec);
         request.stdout = out.path();
         if !terminal {
-            request.stderr = out.path();
+            request.stderr = bed.drain();
         }
         shim.task.exec(&request).unwrap();
         shim.task.start("c1", &exec).unwrap();
@@ -77,7 +77,7 @@ fn ten_containers_in_ten_shims_leave_nothing() {
         let (bundle, shim) = bed.shim(&id, &Spec::sh("echo hi; exit 1"));
         let out = OutputFifo::read(&bed.fifo(&format!("out{n}")));
         shim.task
-            .create(&bundle.create_with("", &out.path(), &out.path()))
+            .create(&bundle.create_with("", &out.path(), &bed.drain()))
             .unwrap();
         shim.task.start(&id, "").unwrap();
         assert_eq!(shim.task.wait(&id, "").unwrap().exit_status, 1);
@@ -140,7 +140,7 @@ fn failed_creates_leave_nothing() {
     let bed = Bed::new();
     let (bundle, shim) = bed.shim("c1", &Spec::new(&["/no/such/program"]));
     let out = OutputFifo::read(&bed.fifo("out"));
-    let request = bundle.create_with("", &out.path(), &out.path());
+    let request = bundle.create_with("", &out.path(), &bed.drain());
     shim.task.create(&request).unwrap_err();
     let before = Leaks::of_shim(shim.pid);
     for _ in 0..10 {

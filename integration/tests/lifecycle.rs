@@ -1,6 +1,6 @@
 //! The life of one container: create, start, exit, delete, and what State, Wait, Connect and
 //! Shutdown say on the way.
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests")]
 
 use containerd_shim_protos::protobuf::well_known_types::timestamp::Timestamp;
 use wherry_integration::client::{TASK_V2, TASK_V3};

@@ -1,5 +1,5 @@
 //! The root filesystem that containerd asks the shim to mount.
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests")]
 
 use std::path::{Path, PathBuf};
 

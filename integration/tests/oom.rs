@@ -1,5 +1,5 @@
 //! Out of memory: told when it happened, before the exit, and only then.
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests")]
 
 use wherry_integration::prelude::*;
 

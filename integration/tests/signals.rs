@@ -1,5 +1,5 @@
 //! Kill in all its variants.
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests")]
 
 use wherry_integration::prelude::*;
 
@@ -15,7 +15,7 @@ fn trapped(signal_name: &str, signal: u32) {
     let (bundle, shim) = bed.shim("c1", &trapper(signal_name, 42));
     let out = OutputFifo::read(&bed.fifo("out"));
     shim.task
-        .create(&bundle.create_with("", &out.path(), &out.path()))
+        .create(&bundle.create_with("", &out.path(), &bed.drain()))
         .unwrap();
     shim.task.start("c1", "").unwrap();
     out.wait_text(SHORT, "ready");
@@ -47,7 +47,7 @@ fn a_real_time_signal_reaches_an_exec() {
     let out = OutputFifo::read(&bed.fifo("out"));
     let mut request = bundle.exec_spec("e1", &trapper("37", 43));
     request.stdout = out.path();
-    request.stderr = out.path();
+    request.stderr = bed.drain();
     shim.task.exec(&request).unwrap();
     shim.task.start("c1", "e1").unwrap();
     out.wait_text(SHORT, "ready");
@@ -110,7 +110,7 @@ fn with_a_shared_pid_namespace_the_inits_end_kills_what_it_left() {
     let (bundle, shim) = bed.shim("c1", &spec);
     let out = OutputFifo::read(&bed.fifo("out"));
     shim.task
-        .create(&bundle.create_with("", &out.path(), &out.path()))
+        .create(&bundle.create_with("", &out.path(), &bed.drain()))
         .unwrap();
     shim.task.start("c1", "").unwrap();
     out.wait_text(SHORT, "ready");

@@ -1,6 +1,6 @@
 //! `start`, the socket, `delete` before anything exists, `-info` and `-v`: what a daemon meets
 //! before its first call.
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests")]
 #![expect(
     clippy::disallowed_methods,
     reason = "the harness runs the shim's other modes itself"
@@ -486,6 +486,10 @@ fn sigterm_ends_the_shim_and_the_container_lives_on_until_delete() {
     host::signal(shim.pid, nix::sys::signal::Signal::SIGTERM);
     shim.wait_gone();
     assert!(host::alive(pid));
+    known_difference!(
+        "go-v1",
+        "its delete stops at the socket that the shim has removed itself"
+    );
     let outcome = bed.delete(&bundle);
     if target::flavor() != target::Flavor::Go {
         assert_eq!(outcome.response().exit_status, 137);

@@ -1,7 +1,7 @@
 //! Both state machines, cell by cell: every call on every state, with class and text.
 //!
 //! Refusals carry the class Unknown on purpose: clients match their text.
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests")]
 
 use serde_json::json;
 use wherry_integration::prelude::*;
