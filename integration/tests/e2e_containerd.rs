@@ -3,11 +3,10 @@
 
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
 
 use wherry_integration::e2e::{
-    Containerd, Criu, IMAGE, LONG, Running, SHORT, are_go_shims, in_terminal, shim_dir,
-    unpack_rootfs, until,
+    Containerd, IMAGE, LONG, Running, SHORT, are_go_shims, in_terminal, shim_dir, unpack_rootfs,
+    until,
 };
 
 const V2: &str = "io.containerd.runc.v2";
@@ -39,24 +38,6 @@ fn sleeper(node: &Containerd, runtime: &str, name: &str) -> String {
         exe.display()
     );
     id
-}
-
-/// Deletes task and container; ctr must be told that the container ended with `code`.
-fn delete(node: &Containerd, id: &str, code: i32) {
-    let deleted = node.ctr(["task", "delete", id]).ok();
-    let told = format!("exit code {code}");
-    assert!(
-        deleted.stderr.contains(&told),
-        "delete says {told}: {deleted}"
-    );
-    let _ = node.ctr(["container", "delete", id]).ok();
-}
-
-/// Kills the container, and deletes task and container; nothing may be left.
-fn remove(node: &Containerd, id: &str) {
-    let _ = node.ctr(["task", "kill", "--signal", "SIGKILL", id]).ok();
-    node.await_status(id, "STOPPED");
-    delete(node, id, 137);
 }
 
 fn run_prints_and_returns_the_exit_code(runtime: &str) {
@@ -125,7 +106,7 @@ fn whole_life(runtime: &str) {
 
     let _ = node.ctr(["task", "kill", "--signal", "SIGTERM", &id]).ok();
     node.await_status(&id, "STOPPED");
-    delete(&node, &id, 42);
+    node.delete(&id, 42);
     node.footprint().assert_clean();
 }
 
@@ -186,7 +167,7 @@ fn exec_with_a_terminal_echoes_what_is_typed() {
     shell.stdout_until(LONG, |text| text.contains("answer is 42"));
     shell.type_in("exit 9\n");
     let _ = shell.wait(LONG).code_is(9);
-    remove(&node, &id);
+    node.remove(&id);
     node.footprint().assert_clean();
 }
 
@@ -302,7 +283,7 @@ fn crun_as_runc_binary() {
     assert_eq!(output.code_is(4).stdout, "by crun\n");
     let _ = node.ctr(["task", "pause", &id]).ok();
     let _ = node.ctr(["task", "resume", &id]).ok();
-    remove(&node, &id);
+    node.remove(&id);
     node.footprint().assert_clean();
 }
 
@@ -335,7 +316,7 @@ fn a_runc_root_of_its_own_is_used_and_emptied() {
         1,
         "runc's state is in the root that was asked for"
     );
-    remove(&node, &id);
+    node.remove(&id);
     until("runc's state to be removed", SHORT, || {
         (states(&root) == 0).then_some(())
     });
@@ -367,7 +348,7 @@ fn two_containers_of_one_group_share_a_shim() {
     assert_eq!(shims.len(), 1, "one shim for both: {shims:?}");
 
     // The first to be started goes first: the shim must stay for the other.
-    remove(&node, &ids[0]);
+    node.remove(&ids[0]);
     assert_eq!(
         node.footprint().shims().len(),
         1,
@@ -385,7 +366,7 @@ fn two_containers_of_one_group_share_a_shim() {
         ])
         .ok();
     assert_eq!(output.stdout, "still here\n");
-    remove(&node, &ids[1]);
+    node.remove(&ids[1]);
     node.footprint().assert_clean();
 }
 
@@ -411,7 +392,7 @@ fn a_group_named_by_the_sandbox_annotation_shares_a_shim() {
     }
     assert_eq!(node.footprint().shims().len(), 1, "one shim for both");
     for id in ids.iter().rev() {
-        remove(&node, id);
+        node.remove(id);
     }
     node.footprint().assert_clean();
 }
@@ -436,7 +417,7 @@ fn a_task_out_of_memory_is_killed_and_told() {
         .ok();
     node.await_status(&id, "STOPPED");
     events.stdout_until(LONG, |text| text.contains("/tasks/oom"));
-    delete(&node, &id, 137);
+    node.delete(&id, 137);
     events.signal(nix::sys::signal::Signal::SIGKILL);
     node.footprint().assert_clean();
 }
@@ -474,103 +455,5 @@ fn sixteen_at_once_leave_nothing_behind() {
         let output = client.wait(LONG * 2).code_is(number);
         assert_eq!(output.line(), number.to_string());
     }
-    node.footprint().assert_clean();
-}
-
-#[test]
-fn checkpoint_and_restore() {
-    let criu = match Criu::find() {
-        Ok(criu) => criu,
-        Err(reason) => {
-            eprintln!("skipped: checkpoint_and_restore: {reason}");
-            return;
-        }
-    };
-    let node = Containerd::start(&shim_dir());
-    criu.offer_to(&node);
-    let id = node.id("frozen");
-    let script = "i=0; while :; do i=$((i+1)); echo $i > /count; sleep 0.1; done";
-    let _ = node
-        .ctr(["run", "-d", "--null-io", IMAGE, &id, "sh", "-c", script])
-        .ok();
-    node.await_status(&id, "RUNNING");
-    let count = |exec: &str| -> u64 {
-        let output = node.ctr(["task", "exec", "--exec-id", exec, &id, "cat", "/count"]);
-        output.line().parse().unwrap_or(0)
-    };
-    let mut look = 0;
-    let before = until("the counter to run", LONG, || {
-        look += 1;
-        Some(count(&format!("b{look}"))).filter(|count| *count >= 3)
-    });
-    let reference = "wherry.test/checkpoint:1";
-    let args = [
-        "container",
-        "checkpoint",
-        "--rw",
-        "--task",
-        "--image",
-        &id,
-        reference,
-    ];
-    let _ = node.ctr(args).ok();
-    remove(&node, &id);
-    node.footprint().assert_clean();
-
-    let _ = node
-        .ctr(["container", "restore", "--rw", "--live", &id, reference])
-        .ok();
-    node.await_status(&id, "RUNNING");
-    let after = until(
-        "the restored counter to be read",
-        Duration::from_secs(30),
-        || {
-            look += 1;
-            Some(count(&format!("a{look}"))).filter(|count| *count > 0)
-        },
-    );
-    assert!(
-        after >= before,
-        "the counter goes on from {before}: {after}"
-    );
-    let metrics = node.ctr(["task", "metrics", &id]).ok();
-    assert!(
-        metrics.stdout.contains("memory"),
-        "a restored container has metrics: {metrics}"
-    );
-    remove(&node, &id);
-    node.footprint().assert_clean();
-}
-
-#[test]
-fn checkpoint_by_path_leaves_the_task_running_or_ends_it() {
-    let criu = match Criu::find() {
-        Ok(criu) => criu,
-        Err(reason) => {
-            eprintln!("skipped: checkpoint_by_path: {reason}");
-            return;
-        }
-    };
-    let node = Containerd::start(&shim_dir());
-    criu.offer_to(&node);
-    let id = node.id("by-path");
-    let _ = node
-        .ctr(["run", "-d", "--null-io", IMAGE, &id, "sleep", "1000"])
-        .ok();
-    node.await_status(&id, "RUNNING");
-    let images = node.path("images").to_string_lossy().into_owned();
-    let _ = node
-        .ctr(["task", "checkpoint", "--image-path", &images, &id])
-        .ok();
-    assert!(
-        Path::new(&images).join("inventory.img").is_file(),
-        "criu's images are at the path"
-    );
-    assert_eq!(node.status(&id).as_deref(), Some("RUNNING"));
-    let _ = node
-        .ctr(["task", "checkpoint", "--exit", "--image-path", &images, &id])
-        .ok();
-    node.await_status(&id, "STOPPED");
-    delete(&node, &id, 137);
     node.footprint().assert_clean();
 }
