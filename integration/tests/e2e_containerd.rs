@@ -241,7 +241,8 @@ fn a_root_file_system_that_is_no_snapshot() {
         "/bin/echo",
         "hello",
     ];
-    assert_eq!(node.ctr(args).ok().stdout, "hello\n");
+    let output = node.ctr(args).ok();
+    assert_eq!(output.stdout, "hello\n", "{output}");
     node.footprint().assert_clean();
 }
 
