@@ -26,6 +26,8 @@ export SHIM_DIR SHIM_BINARY
 
 DEMO_PACKAGES := gcc libc6-dev runc busybox-static containerd procps
 TEST_PACKAGES := $(DEMO_PACKAGES) crun docker.io util-linux bsdutils mount e2fsprogs debootstrap
+# Where the kernel has AppArmor on, Docker loads a profile with the parser.
+TEST_PACKAGES += $(if $(filter Y,$(shell cat /sys/module/apparmor/parameters/enabled 2>/dev/null)),apparmor)
 
 .PHONY: help
 help: ## Say what there is to make
