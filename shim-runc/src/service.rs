@@ -355,7 +355,7 @@ fn pids_response(pids: Vec<(i32, Option<String>)>) -> wire::PidsResponse {
         .into_iter()
         .map(|(pid, exec)| wire::ProcessInfo {
             pid: u32::try_from(pid).unwrap_or_default(),
-            info: exec.map(|exec_id| process_details(exec_id)).into(),
+            info: exec.map(process_details).into(),
             ..Default::default()
         })
         .collect();

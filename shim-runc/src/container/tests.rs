@@ -283,12 +283,12 @@ impl World {
 
     fn act(&mut self, what: u8, which: u8) {
         let exec = Target::Exec(EXECS[usize::from(which) % EXECS.len()].to_owned());
-        let target = if which % 4 == 0 {
+        let target = if which.is_multiple_of(4) {
             Target::Init
         } else {
             exec.clone()
         };
-        let well = which % 5 != 0;
+        let well = !which.is_multiple_of(5);
         match what % 24 {
             0 => self.ask(Command::Start(Target::Init)),
             1 => self.ask(Command::Start(exec)),
@@ -304,7 +304,7 @@ impl World {
             4 => self.ask(Command::Kill {
                 target,
                 signal: 9,
-                all: which % 7 == 0,
+                all: which.is_multiple_of(7),
             }),
             5 => self.ask(if well {
                 Command::Pause
@@ -345,7 +345,7 @@ impl World {
                     .keys()
                     .nth(usize::from(which) % self.runs.len().max(1));
                 if let Some(step) = step.cloned() {
-                    self.finish_run(step, well, which % 2 == 0);
+                    self.finish_run(step, well, which.is_multiple_of(2));
                 }
             }
             18 => {
@@ -370,7 +370,7 @@ impl World {
                 }
             }
             22 => self.fire(usize::from(which)),
-            23 if which % 16 == 0 => self.break_down(),
+            23 if which.is_multiple_of(16) => self.break_down(),
             _ => self.ask(Command::Connect),
         }
     }

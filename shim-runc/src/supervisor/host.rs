@@ -240,9 +240,9 @@ impl Drop for Host {
 /// Removes a small file of the bundle. Unlink in a bundle, which lies on a tmpfs by default, does
 /// not wait for a disk.
 fn remove_file(path: &Path) {
-    if let Err(error) = std::fs::remove_file(path) {
-        if error.kind() != std::io::ErrorKind::NotFound {
-            log::warn!("remove {}: {error}", path.display());
-        }
+    if let Err(error) = std::fs::remove_file(path)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        log::warn!("remove {}: {error}", path.display());
     }
 }

@@ -308,10 +308,10 @@ impl Host {
         let Ok(pidfd) = sys::pidfd::open(pid) else {
             return true;
         };
-        if sys::wait::is_child(pidfd.as_fd()) {
-            if let Err(error) = sys::pidfd::send_signal(pidfd.as_fd(), libc::SIGKILL) {
-                log::warn!("kill {pid}, which a failed run left behind: {error}");
-            }
+        if sys::wait::is_child(pidfd.as_fd())
+            && let Err(error) = sys::pidfd::send_signal(pidfd.as_fd(), libc::SIGKILL)
+        {
+            log::warn!("kill {pid}, which a failed run left behind: {error}");
         }
         true
     }
