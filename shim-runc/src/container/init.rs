@@ -76,6 +76,7 @@ impl Container {
                     self.after_runtime_delete(vec![call], out);
                     return;
                 }
+                out.push(Effect::Arm(Timer::StopDelete));
                 out.push(Effect::Run(Run::Delete { force: false }));
                 Operation::Delete(vec![call], Deletion::Runtime)
             }
@@ -219,6 +220,7 @@ impl Container {
         let Some(Operation::Delete(calls, Deletion::Runtime)) = self.operation.take() else {
             return;
         };
+        out.push(Effect::Disarm(Timer::StopDelete));
         match result {
             Err(failure) if !failure.container_gone => {
                 for call in calls {

@@ -350,7 +350,7 @@ impl Supervisor {
 fn limit(timer: &Timer) -> Duration {
     Duration::from_secs(match timer {
         Timer::StopRuns | Timer::Drain(_) => 5,
-        Timer::PublishAnyway => 10,
+        Timer::PublishAnyway | Timer::StopDelete => 10,
         Timer::AwaitExit => 2,
     })
 }

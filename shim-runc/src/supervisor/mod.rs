@@ -14,9 +14,7 @@ mod runs;
 mod shutdown;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
@@ -35,9 +33,13 @@ use crate::process::not_created;
 use crate::service::{Answer, CreateRequest, Request, Service};
 use host::{Environment, Host};
 use ledger::{Ledger, Owner};
+use shutdown::OwnSocket;
 
 /// A shim that nobody needs ends itself after this long (DESIGN rule 11).
 const IDLE_LIMIT: Duration = Duration::from_secs(60);
+
+/// The exit status of a process whose own nobody can know, as containerd has it.
+const STATUS_UNKNOWN: u32 = 255;
 
 /// How many deleted containers are remembered, so that a late Delete gets its answer again. Only a
 /// shim with a group of containers can ever delete more than one.
@@ -65,6 +67,8 @@ pub(crate) enum Message {
     Answered(CallId, Result<Answer, Refusal>),
     /// The relay of this number has delivered everything.
     Drained(u64),
+    /// A process that is no child of ours has ended; nobody can know how.
+    Vanished(Key, Target),
     /// The OOM counter of the container's cgroup may have grown.
     OomCounter(Key),
 }
@@ -90,7 +94,7 @@ pub(crate) struct Supervisor {
     sender: mpsc::UnboundedSender<Message>,
     /// Inputs that carrying out an effect brought about; they are handled before any message.
     inbox: VecDeque<(Key, Input)>,
-    socket: Option<PathBuf>,
+    socket: Option<OwnSocket>,
     /// Shutdowns that wait for creations to be undone.
     shutting_down: Vec<CallId>,
     done: bool,
@@ -121,11 +125,12 @@ pub fn serve(args: ServeArgs) -> Result<(), String> {
 async fn run(args: ServeArgs) -> Result<(), String> {
     let mut reaper = Reaper::new().map_err(|error| format!("watch children: {error}"))?;
     sys::process::become_subreaper().map_err(|error| format!("become subreaper: {error}"))?;
-    let socket = path_of(&args.listener);
+    let socket = OwnSocket::of(&args.listener);
     let (sender, mut receiver) = mpsc::unbounded_channel();
     let mut supervisor = Supervisor::new(&args, sender.clone(), socket);
     let server = Server::start(args.listener, Service::new(sender))
         .map_err(|error| format!("serve: {error}"))?;
+    let publisher = supervisor.publisher.clone();
     let mut unneeded_since: Option<Instant> = None;
     while !supervisor.done {
         unneeded_since = match supervisor.is_needed() {
@@ -133,15 +138,14 @@ async fn run(args: ServeArgs) -> Result<(), String> {
             false => unneeded_since.or_else(|| Some(Instant::now())),
         };
         tokio::select! {
-            biased;
             notice = reaper.next() => match notice {
                 Ok(Notice::Exit(notice)) => supervisor.exited(notice),
                 Ok(Notice::Signal(signal)) => supervisor.signalled(signal),
                 Err(error) => return Err(format!("reap children: {error}")),
             },
             Some(message) = receiver.recv() => supervisor.message(message),
-            () = abandoned(&server, unneeded_since) => {
-                if server.connections() == 0 {
+            () = abandoned(&server, &publisher, unneeded_since) => {
+                if server.connections() == 0 && publisher.depth() == 0 {
                     log::info!("nobody has needed this shim for {} s", IDLE_LIMIT.as_secs());
                     supervisor.done = true;
                 }
@@ -153,26 +157,25 @@ async fn run(args: ServeArgs) -> Result<(), String> {
     Ok(())
 }
 
-/// Returns when nobody has needed the shim for [`IDLE_LIMIT`]: the loop has nothing since then,
-/// and no client is connected. Never returns, and costs nothing, while it is needed.
-async fn abandoned(server: &Server, unneeded_since: Option<Instant>) {
-    let Some(since) = unneeded_since else {
+/// Returns when nobody has needed the shim for [`IDLE_LIMIT`]: the loop has nothing since then, no
+/// event waits, and no client is connected. Costs nothing while it is needed.
+async fn abandoned(server: &Server, publisher: &Publisher, unneeded_since: Option<Instant>) {
+    let Some(mut since) = unneeded_since else {
         return std::future::pending().await;
     };
-    let last_client = if server.connections() == 0 {
-        since
-    } else {
+    if publisher.depth() > 0 || server.connections() > 0 {
+        publisher.emptied().await;
         server.emptied().await;
-        Instant::now()
-    };
-    tokio::time::sleep_until(last_client + IDLE_LIMIT).await;
+        since = Instant::now();
+    }
+    tokio::time::sleep_until(since + IDLE_LIMIT).await;
 }
 
 impl Supervisor {
     fn new(
         args: &ServeArgs,
         sender: mpsc::UnboundedSender<Message>,
-        socket: Option<PathBuf>,
+        socket: Option<OwnSocket>,
     ) -> Self {
         let environment: Vec<_> = std::env::vars_os()
             .filter(|(name, _)| name != "NOTIFY_SOCKET")
@@ -200,12 +203,9 @@ impl Supervisor {
         }
     }
 
-    /// A container, call, output or event is left.
+    /// A container, call or output is left.
     fn is_needed(&self) -> bool {
-        !(self.containers.is_empty()
-            && self.calls.is_empty()
-            && self.lingering.is_empty()
-            && self.publisher.depth() == 0)
+        !(self.containers.is_empty() && self.calls.is_empty() && self.lingering.is_empty())
     }
 
     fn message(&mut self, message: Message) {
@@ -225,6 +225,9 @@ impl Supervisor {
             }
             Message::Answered(call, result) => self.answer(call, result),
             Message::Drained(number) => self.drained(number),
+            Message::Vanished(key, target) => {
+                self.process_exited(key, target, SystemTime::now(), STATUS_UNKNOWN);
+            }
             Message::OomCounter(key) => {
                 // An exit may have read the counter first.
                 if self
@@ -391,11 +394,4 @@ impl Supervisor {
             entry.host.arm(timer, task.abort_handle());
         }
     }
-}
-
-/// Where the socket lies in the file system, so that it can be removed at the end.
-fn path_of(listener: &OwnedFd) -> Option<PathBuf> {
-    let listener = std::os::unix::net::UnixListener::from(listener.try_clone().ok()?);
-    let address = listener.local_addr().ok()?;
-    address.as_pathname().map(PathBuf::from)
 }

@@ -9,7 +9,7 @@ use sys::spawn::Stdio;
 use task_api::status::Refusal;
 
 use super::host::Host;
-use super::ledger::{Owner, names_a_pid};
+use super::ledger::Owner;
 use super::{Key, Message, Supervisor};
 use crate::container::{Input, Run, RunFailure, Step, Target};
 use crate::runc::{
@@ -38,10 +38,10 @@ impl Supervisor {
     /// A run of the runtime has ended with this status.
     pub(super) fn run_ended(&mut self, key: Key, step: Step, status: u32) {
         let Some(host) = self.containers.get_mut(&key).map(|entry| &mut entry.host) else {
-            return self.run_named(key, &step);
+            return self.ledger.named(key, &step);
         };
         let Some(running) = host.runs.remove(&step) else {
-            return self.run_named(key, &step);
+            return self.ledger.named(key, &step);
         };
         match (running.outcome(status), process_of(&step)) {
             (Ok(_), Some(target)) => self.take_up(key, step, target),
@@ -56,7 +56,7 @@ impl Supervisor {
                 let failure = failure(&error, status > 128 || left);
                 self.input(key, Input::Ran(step.clone(), Err(failure)));
                 self.settle_inbox();
-                self.run_named(key, &step);
+                self.ledger.named(key, &step);
             }
         }
     }
@@ -86,13 +86,6 @@ impl Supervisor {
             },
             move |_| Input::Ran(Step::Checkpoint, result),
         );
-    }
-
-    /// A run that could have named a pid is accounted for.
-    fn run_named(&mut self, key: Key, step: &Step) {
-        if names_a_pid(&Owner::Run(key, step.clone())) {
-            self.ledger.named();
-        }
     }
 
     /// A process was started. Its terminal, if it has one, lies in the console socket's queue
@@ -146,7 +139,7 @@ impl Supervisor {
         console: Result<(), String>,
     ) {
         let Some(host) = self.containers.get_mut(&key).map(|entry| &mut entry.host) else {
-            return self.run_named(key, &step);
+            return self.ledger.named(key, &step);
         };
         let path = host.pid_file(&target);
         let pid = match pid_file::read(&path) {
@@ -159,7 +152,7 @@ impl Supervisor {
                     unclean: true,
                 };
                 self.input(key, Input::Ran(step.clone(), Err(failure)));
-                return self.run_named(key, &step);
+                return self.ledger.named(key, &step);
             }
         };
         let early = self.ledger.take_early(pid);
@@ -179,7 +172,7 @@ impl Supervisor {
                 unclean: true,
             };
             self.input(key, Input::Ran(step.clone(), Err(failure)));
-            return self.run_named(key, &step);
+            return self.ledger.named(key, &step);
         }
         if target == Target::Init {
             host.load_cgroup(pid);
@@ -197,12 +190,28 @@ impl Supervisor {
                 self.process_exited(key, target, notice.exited_at, notice.status);
             }
             _ if lives => self.ledger.own(pid, Owner::Process(key, target)),
-            _ => {
-                log::warn!("process {pid} of {target:?} is gone and its status is unknown");
-                self.process_exited(key, target, std::time::SystemTime::now(), 255);
-            }
+            _ => self.watch_from_outside(key, target),
         }
-        self.run_named(key, &step);
+        self.ledger.named(key, &step);
+    }
+
+    /// A process that is not our child, as some runtimes have it: its pidfd tells when it ends,
+    /// and nothing tells how. One that cannot even be watched has ended.
+    fn watch_from_outside(&mut self, key: Key, target: Target) {
+        let pidfd = self
+            .containers
+            .get(&key)
+            .and_then(|entry| entry.host.pidfds.get(&target))
+            .and_then(|pidfd| pidfd.try_clone().ok());
+        let sender = self.sender.clone();
+        tokio::task::spawn_local(async move {
+            if let Some(pidfd) = pidfd
+                && let Err(error) = shim_common::watch::ended(pidfd).await
+            {
+                log::warn!("watch {target:?}: {error}");
+            }
+            let _ = sender.send(Message::Vanished(key, target));
+        });
     }
 
     fn ps_answer(&mut self, key: Key, call: u64, output: &[u8]) {
