@@ -12,6 +12,12 @@ fn oom_of_the_init_is_told_before_its_exit() {
     let spec = Spec::sh(&format!("exec {HOG}")).memory(16 << 20);
     let (bundle, shim) = bed.running("c1", &spec);
     assert_eq!(shim.task.wait("c1", "").unwrap().exit_status, 137);
+    if !holds(SHORT, || bed.sink().briefs().contains(&"oom c1".to_owned())) {
+        known_difference!(
+            "go",
+            "the watch is armed after the start, and may be too late (row 22)"
+        );
+    }
     bed.sink().wait_brief("oom c1");
     let (oom, exit) = (
         bed.sink().position("oom c1"),
