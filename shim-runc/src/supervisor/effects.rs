@@ -1,5 +1,6 @@
 //! Carrying out what the rules said, effect by effect, in their order.
 
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,8 +19,14 @@ use crate::service::Answer;
 
 impl Supervisor {
     pub(super) fn carry_out(&mut self, key: Key, effects: Vec<Effect>) {
+        let mut failure = None;
         for effect in effects {
-            self.carry_out_one(key, effect);
+            // One that fails must not cost those behind it: a reply would never be given.
+            let one = catch_unwind(AssertUnwindSafe(|| self.carry_out_one(key, effect)));
+            failure = one.err().or(failure);
+        }
+        if let Some(panic) = failure {
+            resume_unwind(panic);
         }
     }
 
@@ -160,8 +167,10 @@ impl Supervisor {
         let request = entry.host.stdio_request(&target);
         let sender = self.sender.clone();
         tokio::task::spawn_local(async move {
-            let result = stdio::open(&request).await.map(Box::new);
-            let _ = sender.send(Message::StdioOpened(key, target, result));
+            let opened = helper::contain(stdio::open(&request)).await;
+            let result =
+                opened.unwrap_or_else(|panic| Err(StdioError::Pipe(std::io::Error::other(panic))));
+            let _ = sender.send(Message::StdioOpened(key, target, result.map(Box::new)));
         });
     }
 

@@ -81,6 +81,7 @@ impl Ledger {
             Owner::Process(other, _) => *other != key,
             Owner::Run(..) => true,
         });
+        self.naming.retain(|(other, _), _| *other != key);
     }
 
     /// How many pids are owned and how many early exits are kept, for the dump.

@@ -4,6 +4,7 @@
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
+use shim_common::helper;
 use shim_common::stdio::Master;
 use sys::spawn::Stdio;
 use task_api::status::Refusal;
@@ -100,8 +101,10 @@ impl Supervisor {
         };
         let sender = self.sender.clone();
         tokio::task::spawn_local(async move {
-            let result = match tokio::time::timeout(CONSOLE_LIMIT, console.receive()).await {
-                Ok(result) => result.map_err(|error| error.to_string()),
+            let received = helper::contain(console.receive());
+            let result = match tokio::time::timeout(CONSOLE_LIMIT, received).await {
+                Ok(Ok(result)) => result.map_err(|error| error.to_string()),
+                Ok(Err(panic)) => Err(panic.to_string()),
                 Err(_) => Err("the runtime handed over no terminal".to_owned()),
             };
             let _ = sender.send(Message::Console(key, step, target, result));
