@@ -9,6 +9,7 @@ use shim_common::stdio::{self, Opened, StdioError};
 use task_api::status::Refusal;
 
 use super::host::{Ends, NumberedRelay};
+use super::runs::kill_group;
 use super::{Key, Message, Supervisor, prepare};
 use crate::container::{CallId, Effect, Event, Exit, Facts, Input, Reply, Target, Timer};
 use crate::service::Answer;
@@ -344,6 +345,11 @@ impl Supervisor {
         let Some(entry) = self.containers.remove(&key) else {
             return;
         };
+        // A call of the runtime names the container by its id: one that is still under way would
+        // meet the next container of this id.
+        for running in entry.host.runs.values() {
+            kill_group(running);
+        }
         self.ledger.forget(key);
         self.relay_owners.retain(|_, (owner, _)| *owner != key);
         let id = entry.host.id.clone();
