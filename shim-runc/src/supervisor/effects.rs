@@ -70,7 +70,11 @@ impl Supervisor {
                     .map_err(|error| Refusal::unknown(format!("resize the terminal: {error}")));
                 self.answer(call, result);
             }
-            Effect::WatchOom => self.watch_oom(key),
+            Effect::WatchOom => {
+                // The largest operation of all is over.
+                self.untidy += super::TIDY_EVERY;
+                self.watch_oom(key);
+            }
             Effect::Unmount => self.unmount(key),
             Effect::Arm(timer) => {
                 let after = limit(&timer);
@@ -82,6 +86,7 @@ impl Supervisor {
                 }
             }
             Effect::Release(target) => {
+                self.untidy += 1;
                 let released = self
                     .containers
                     .get_mut(&key)
