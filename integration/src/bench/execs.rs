@@ -5,13 +5,13 @@ use crate::bundle::Spec;
 
 use super::options::Options;
 use super::rig::{Rig, Subject, timed};
-use super::runtime::{Bare, installed};
+use super::runtime::{Bare, usable};
 use super::samples::Samples;
 
 /// Times the pairs: metric `RUNTIME.exec-added`, milliseconds of Exec and Start through the shim
 /// less those of `RUNTIME exec --detach`.
 pub fn measure(bed: &Bed, options: &Options, subjects: &[Subject], samples: &mut Samples) {
-    for (name, runtime) in installed() {
+    for (name, runtime) in usable(bed) {
         let bare = Bare::new(bed, &runtime, &format!("bare-{name}"), &Spec::sleeper());
         bare.create();
         bare.run(&["start", &bare.bundle.id]);

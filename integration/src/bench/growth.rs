@@ -4,10 +4,9 @@ use std::time::Duration;
 
 use crate::bed::Bed;
 
-use super::idle::pass;
 use super::options::Options;
 use super::process::memory;
-use super::rig::{OURS, Rig, Subject};
+use super::rig::{OURS, Rig, Subject, pass};
 use super::runtime::quickest;
 use super::samples::Samples;
 
@@ -20,7 +19,7 @@ const GO_SHARE: usize = 10;
 /// `growth-warm` counts from after the first hundred. The execs run one after another, under the
 /// quickest runtime, since the shim's memory does not depend on it.
 pub fn measure(bed: &Bed, options: &Options, subjects: &[Subject], samples: &mut Samples) {
-    let runtime = quickest();
+    let runtime = quickest(bed);
     for subject in subjects {
         let execs = match subject.name {
             OURS => options.growth_execs(),

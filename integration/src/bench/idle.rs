@@ -5,11 +5,10 @@ use std::time::Duration;
 
 use crate::bed::Bed;
 use crate::host;
-use crate::wait::holds;
 
 use super::process::{memory, switches};
-use super::rig::{Rig, Subject};
-use super::runtime::installed;
+use super::rig::{Rig, Subject, pass};
+use super::runtime::usable;
 use super::samples::Samples;
 
 /// Shims of each kind.
@@ -21,7 +20,7 @@ const QUIET: Duration = Duration::from_secs(10);
 
 /// Metrics `private-dirty` and `resident` in kB, `threads`, and `switches` in ten seconds.
 pub fn measure(bed: &Bed, subjects: &[Subject], samples: &mut Samples) {
-    let (_, runtime) = installed().remove(0);
+    let (_, runtime) = usable(bed).remove(0);
     for subject in subjects {
         // Pages of a file that was just written are dirty, and would count as the shim's own.
         File::open(&subject.binary)
@@ -51,9 +50,4 @@ pub fn measure(bed: &Bed, subjects: &[Subject], samples: &mut Samples) {
     for (rig, subject) in &rigs {
         rig.end(subject);
     }
-}
-
-/// Lets time pass: here it is the time itself that is measured, there is no condition.
-pub(super) fn pass(time: Duration) {
-    holds(time, || false);
 }

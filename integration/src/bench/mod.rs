@@ -42,6 +42,7 @@ pub fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    runtime::hide_hybrid();
     let subjects = rig::subjects();
     for subject in &subjects {
         eprintln!("{:8} {}", subject.name, subject.binary.display());

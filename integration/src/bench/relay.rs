@@ -30,7 +30,7 @@ const BLOCK: u64 = 64 << 10;
 /// and `stdout-cpu`, the shim's processor seconds per GB.
 pub fn measure(bed: &Bed, options: &Options, subjects: &[Subject], samples: &mut Samples) {
     let bytes = options.stdout_bytes();
-    let runtime = quickest();
+    let runtime = quickest(bed);
     let writer = format!("exec dd if=/dev/zero bs={BLOCK} count={}", bytes / BLOCK);
     for round in 0..ROUNDS {
         super::progress(round + 1, ROUNDS);

@@ -1,6 +1,8 @@
 //! The bare runtime: the same calls of runc or crun that a shim makes, made by the harness.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -11,18 +13,56 @@ use crate::bed::Bed;
 use crate::bundle::{Bundle, Spec};
 use crate::target;
 
-/// The runtimes that are here: runc, and crun, whose own share is smaller.
-pub fn installed() -> Vec<(&'static str, PathBuf)> {
-    ["runc", "crun"]
-        .into_iter()
-        .filter_map(|name| Some((name, target::find_in_path(name)?)))
-        .collect()
+/// The runtimes that work here: runc, and crun, whose own share is smaller. One that does not is
+/// left out, which is said.
+pub fn usable(bed: &Bed) -> Vec<(&'static str, PathBuf)> {
+    let mut list = Vec::new();
+    for name in ["runc", "crun"] {
+        let Some(path) = target::find_in_path(name) else {
+            eprintln!("   {name} is not installed: left out");
+            continue;
+        };
+        let probe = Bare::new(bed, &path, &format!("probe-{name}"), &Spec::sleeper());
+        match probe.try_run(&probe.create_args()) {
+            Ok(()) => {
+                probe.end();
+                list.push((name, path));
+            }
+            Err(reason) => eprintln!("   {name} does not work here: left out: {reason}"),
+        }
+    }
+    list
 }
 
-/// The quickest runtime that is here, for what asks only after the shim.
-pub fn quickest() -> PathBuf {
-    let list = installed();
-    list.last().expect("a runtime is installed").1.clone()
+/// Where a hybrid machine mounts the second version.
+const UNIFIED: &str = "/sys/fs/cgroup/unified";
+/// Set in the environment of the program once it runs in mounts of its own.
+const OWN_MOUNTS: &str = "WHERRY_BENCH_OWN_MOUNTS";
+
+/// Runs this program again in mounts of its own, without the second cgroup version, where that is
+/// what keeps crun from working. Returns where there is nothing to hide, or it was done already.
+pub fn hide_hybrid() {
+    let controllers = fs::read_to_string(Path::new(UNIFIED).join("cgroup.controllers"));
+    if controllers.is_ok_and(|list| !list.trim().is_empty())
+        && target::find_in_path("crun").is_some()
+        && std::env::var_os(OWN_MOUNTS).is_none()
+        && let Ok(own) = std::env::current_exe()
+    {
+        let error = Command::new("unshare")
+            .args(["--mount", "--propagation", "private", "sh", "-c"])
+            .arg(format!("umount {UNIFIED}; exec \"$0\" \"$@\""))
+            .arg(own)
+            .args(std::env::args_os().skip(1))
+            .env(OWN_MOUNTS, "1")
+            .exec();
+        eprintln!("unshare: {error}: crun will not work here");
+    }
+}
+
+/// The quickest runtime that works, for what asks only after the shim.
+pub fn quickest(bed: &Bed) -> PathBuf {
+    let list = usable(bed);
+    list.last().expect("a runtime that works").1.clone()
 }
 
 /// A container that no shim stands beside.
@@ -51,6 +91,12 @@ impl Bare {
     /// # Panics
     /// When it fails.
     pub fn run(&self, args: &[&str]) {
+        self.try_run(args)
+            .unwrap_or_else(|e| panic!("{} {args:?}: {e}", self.runtime.display()));
+    }
+
+    /// As [`Self::run`], for what may fail; the error is the runtime's log.
+    fn try_run<A: AsRef<OsStr>>(&self, args: &[A]) -> Result<(), String> {
         let status = Command::new(&self.runtime)
             .arg("--root")
             .arg(&self.root)
@@ -64,19 +110,27 @@ impl Bare {
             .stderr(Stdio::null())
             .status()
             .unwrap_or_else(|e| panic!("run {}: {e}", self.runtime.display()));
-        assert!(
-            status.success(),
-            "{} {args:?}: {status}",
-            self.runtime.display()
-        );
+        if status.success() {
+            return Ok(());
+        }
+        Err(fs::read_to_string(self.bundle.path.join("log.json")).unwrap_or_default())
     }
 
     /// `create`.
     pub fn create(&self) {
-        let bundle = self.bundle.path.display().to_string();
-        let pid_file = self.file("init.pid");
-        let id = &self.bundle.id;
-        self.run(&["create", "--bundle", &bundle, "--pid-file", &pid_file, id]);
+        let args = self.create_args();
+        self.run(&args.each_ref().map(String::as_str));
+    }
+
+    fn create_args(&self) -> [String; 6] {
+        [
+            "create".to_owned(),
+            "--bundle".to_owned(),
+            self.bundle.path.display().to_string(),
+            "--pid-file".to_owned(),
+            self.file("init.pid"),
+            self.bundle.id.clone(),
+        ]
     }
 
     /// `exec --detach` of `true`; returns once it was started.
