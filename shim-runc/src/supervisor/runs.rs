@@ -31,7 +31,10 @@ impl Supervisor {
         };
         let step = run.step();
         match entry.host.spawn(run) {
-            Ok(pid) => self.ledger.own(pid, Owner::Run(key, step)),
+            Ok(pid) => {
+                log::debug!("container {}: {step:?} is process {pid}", entry.rules.id());
+                self.ledger.own(pid, Owner::Run(key, step));
+            }
             Err(failure) => self.input(key, Input::Ran(step, Err(failure))),
         }
     }
@@ -44,6 +47,7 @@ impl Supervisor {
         let Some(running) = host.runs.remove(&step) else {
             return self.ledger.named(key, &step);
         };
+        log::debug!("container {}: {step:?} ended with status {status}", host.id);
         match (running.outcome(status), process_of(&step)) {
             (Ok(_), Some(target)) => self.take_up(key, step, target),
             (outcome, None) if step == Step::Checkpoint => self.checkpoint_ran(key, outcome),
