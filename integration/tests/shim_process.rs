@@ -182,15 +182,17 @@ fn sockets_handed_over_as_descriptors_3_and_4_serve_and_do_not_reach_the_contain
     let pid = i32::try_from(task.start("c1", "").unwrap().pid).unwrap();
     only_standard_descriptors(pid);
     // The shell and the harness may have left others open.
-    known_difference!("go", "Go leaves both as they were handed over");
     let mut inherits = inheritable(i32::try_from(child.id()).unwrap());
     inherits.retain(|(fd, _)| *fd == 3 || *fd == 4);
-    assert_eq!(inherits, []);
     task.kill("c1", "", 9, false).unwrap();
     task.wait("c1", "").unwrap();
     task.delete("c1", "").unwrap();
     let _ = task.shutdown("c1");
     child.wait().unwrap();
+    if target::flavor() != target::Flavor::Go {
+        // Go leaves both as they were handed over.
+        assert_eq!(inherits, []);
+    }
     bed.discard(&bundle);
     let _ = fs::remove_file(bed.path("debug.sock"));
     let _ = fs::remove_file(&path);
@@ -199,7 +201,7 @@ fn sockets_handed_over_as_descriptors_3_and_4_serve_and_do_not_reach_the_contain
 
 #[test]
 fn sched_core_gives_the_shim_and_its_containers_a_cookie_of_their_own() {
-    // PR_SCHED_CORE, PR_SCHED_CORE_GET; a kernel without it says EINVAL. The start must work.
+    // A kernel without core scheduling refuses prctl(PR_SCHED_CORE), and then the start must say so.
     let bed = Bed::new();
     let bundle = bed.bundle("c1", &Spec::sleeper());
     let mut request = bed.start_request(&bundle);
