@@ -242,6 +242,17 @@ impl Bed {
         self.assert_clean();
     }
 
+    /// Ends a shim that has no container, of which nothing may be left, and checks it.
+    #[track_caller]
+    pub fn finish_empty(&self, bundle: &Bundle, shim: &Shim) {
+        wait::eventually(wait::SHORT, "no process of the container", || {
+            host::cgroup_members(&bundle.cgroup).is_empty()
+        });
+        self.shut(bundle, shim);
+        self.remove(bundle);
+        self.assert_clean();
+    }
+
     /// Fails on anything left behind since the bed was made; FIFOs of clients are the test's.
     #[track_caller]
     pub fn assert_clean(&self) {

@@ -46,6 +46,7 @@ fn came_once_in_order(bed: &Bed, expected: &[String]) {
 
 #[test]
 fn three_hundred_events_of_a_five_second_outage_come_once_and_in_order() {
+    known_difference!("go", "Go's calls hang once 128 events wait for the daemon");
     let bed = Bed::new();
     let (bundle, shim) = bed.running("c1", &Spec::sleeper());
     bed.sink().wait_brief("start c1");
@@ -57,9 +58,6 @@ fn three_hundred_events_of_a_five_second_outage_come_once_and_in_order() {
     expected.push("exit c1 137".to_owned());
     bed.sink().come_back();
     let exit = bed.sink().wait_brief("exit c1 137");
-    if bed.sink().briefs()[2..] != *expected {
-        known_difference!("go", "retries reorder events");
-    }
     came_once_in_order(&bed, &expected);
     assert!(exit.stamped.is_some());
     bed.finish(&bundle, &shim);

@@ -13,7 +13,6 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixListener;
 use std::process::{Command, Stdio};
 
-use nix::sys::signal::Signal;
 use wherry_integration::client::TASK_V2;
 use wherry_integration::prelude::*;
 
@@ -183,15 +182,17 @@ fn sockets_handed_over_as_descriptors_3_and_4_serve_and_do_not_reach_the_contain
     let pid = i32::try_from(task.start("c1", "").unwrap().pid).unwrap();
     only_standard_descriptors(pid);
     // The shell and the harness may have left others open.
-    known_difference!("go", "Go leaves both as they were handed over");
     let mut inherits = inheritable(i32::try_from(child.id()).unwrap());
     inherits.retain(|(fd, _)| *fd == 3 || *fd == 4);
-    assert_eq!(inherits, []);
     task.kill("c1", "", 9, false).unwrap();
     task.wait("c1", "").unwrap();
     task.delete("c1", "").unwrap();
     let _ = task.shutdown("c1");
     child.wait().unwrap();
+    if target::flavor() != target::Flavor::Go {
+        // Go leaves both as they were handed over.
+        assert_eq!(inherits, []);
+    }
     bed.discard(&bundle);
     let _ = fs::remove_file(bed.path("debug.sock"));
     let _ = fs::remove_file(&path);
@@ -200,7 +201,7 @@ fn sockets_handed_over_as_descriptors_3_and_4_serve_and_do_not_reach_the_contain
 
 #[test]
 fn sched_core_gives_the_shim_and_its_containers_a_cookie_of_their_own() {
-    // PR_SCHED_CORE, PR_SCHED_CORE_GET; a kernel without it says EINVAL. The start must work.
+    // A kernel without core scheduling refuses prctl(PR_SCHED_CORE), and then the start must say so.
     let bed = Bed::new();
     let bundle = bed.bundle("c1", &Spec::sleeper());
     let mut request = bed.start_request(&bundle);
@@ -228,89 +229,4 @@ fn sched_core_gives_the_shim_and_its_containers_a_cookie_of_their_own() {
     bed.shut(&bundle, &shim);
     bed.remove(&bundle);
     bed.assert_clean();
-}
-
-#[test]
-fn the_shims_cgroup_lists_it_in_every_subsystem() {
-    let bed = Bed::new();
-    let mut bundle = bed.bundle("c1", &Spec::sleeper());
-    bundle.options.shim_cgroup = bed.cgroup("shims");
-    host::make_cgroup(&bed.cgroup("shims"));
-    let shim = bed.start(&bundle);
-    let mut absent = Vec::new();
-    for hierarchy in host::cgroup_hierarchies() {
-        let own = hierarchy.join(bed.cgroup("shims").trim_start_matches('/'));
-        let procs = fs::read_to_string(own.join("cgroup.procs")).unwrap_or_default();
-        if !procs.lines().any(|l| l == shim.pid.to_string()) {
-            absent.push(hierarchy);
-        }
-    }
-    if !absent.is_empty() && !target::cgroup_v2() {
-        // The named hierarchy is systemd's and the unified one of a hybrid machine nobody's.
-        absent.retain(|h| !h.ends_with("systemd") && !h.ends_with("unified"));
-    }
-    assert!(absent.is_empty(), "{absent:?}");
-    bed.shut(&bundle, &shim);
-    eventually(SHORT, "the shims' cgroup is empty", || {
-        host::remove_empty_cgroup(&bed.cgroup("shims"));
-        host::cgroups(&bed.cgroup("shims")).is_empty()
-    });
-    bed.remove(&bundle);
-    bed.assert_clean();
-}
-
-#[test]
-fn sigusr1_tells_containers_processes_operations_queues_and_fifos() {
-    known_difference!("go", "Go writes its stacks");
-    let bed = Bed::new();
-    let script = "[ $cmd = pause ] && { touch $DIR/began; while ! [ -e $DIR/go ]; do sleep 0.02; done; }; \
-         exec $REAL \"$@\"";
-    let mut bundle = bed.bundle("c1", &Spec::new(&["cat"]));
-    bundle.options.binary_name = bed.wrapper("slow", script).display().to_string();
-    let shim = bed.start(&bundle);
-    let mut stdin = InputFifo::new(&bed.fifo("in"));
-    let out = OutputFifo::read(&bed.fifo("out"));
-    shim.task
-        .create(&bundle.create_with(&stdin.path(), &out.path(), &bed.drain()))
-        .unwrap();
-    let init = shim.task.start("c1", "").unwrap().pid;
-    stdin.open();
-    shim.task
-        .exec(&bundle.exec("e1", &["sleep", "1000"]))
-        .unwrap();
-    let exec = shim.task.start("c1", "e1").unwrap().pid;
-    shim.task.exec(&bundle.exec("e2", &["true"])).unwrap();
-    bed.sink().wait_brief("exec-added c1/e2");
-    // With the daemon away events queue up, and with a slow runtime an operation is pending.
-    bed.sink().go_away();
-    shim.task.exec(&bundle.exec("e3", &["true"])).unwrap();
-    let pause = shim.task.another().spawn(|t| t.pause("c1").map(drop));
-    eventually(SHORT, "the pause is under way", || {
-        bed.path("began").exists()
-    });
-    host::signal(shim.pid, Signal::SIGUSR1);
-    let wanted = [
-        "container c1".to_owned(),
-        format!("{init}"),
-        "e1".to_owned(),
-        format!("{exec}"),
-        "e2".to_owned(),
-        "Pause".to_owned(),
-        "events queued=1".to_owned(),
-        "stdin: held".to_owned(),
-        out.path(),
-    ];
-    let told = || shim.log().split("state: ").nth(1).map(str::to_owned);
-    let complete = || told().is_some_and(|t| wanted.iter().all(|w| t.contains(w)));
-    if !holds(SHORT, complete) {
-        let text = told().unwrap_or_default();
-        let absent: Vec<_> = wanted.iter().filter(|w| !text.contains(*w)).collect();
-        panic!("the dump does not tell {absent:?}: {text}");
-    }
-    bed.sink().come_back();
-    bed.flag("go");
-    pause.join().unwrap().unwrap();
-    shim.task.resume("c1").unwrap();
-    stdin.close();
-    bed.finish(&bundle, &shim);
 }

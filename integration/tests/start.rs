@@ -14,12 +14,6 @@ use wherry_integration::bundle::options_any;
 use wherry_integration::client::{TASK_V2, TASK_V3};
 use wherry_integration::prelude::*;
 
-fn done(bed: &Bed, bundle: &Bundle, shim: &Shim) {
-    bed.shut(bundle, shim);
-    bed.remove(bundle);
-    bed.assert_clean();
-}
-
 #[test]
 fn a_legacy_daemon_gets_the_bare_address_with_and_without_options() {
     let bed = Bed::new();
@@ -54,7 +48,7 @@ fn nothing_but_the_reply_is_printed() {
         *address,
         format!("unix://{}", bed.socket_of("c1").display())
     );
-    done(&bed, &bundle, &shim);
+    bed.finish_empty(&bundle, &shim);
 }
 
 #[test]
@@ -149,7 +143,7 @@ fn both_task_versions_are_served_on_the_one_socket() {
     for service in [TASK_V2, TASK_V3] {
         shim.task.service(service).connect_task("c1").unwrap();
     }
-    done(&bed, &bundle, &shim);
+    bed.finish_empty(&bundle, &shim);
 }
 
 #[test]
@@ -158,7 +152,7 @@ fn the_address_file_names_the_socket() {
     let (bundle, shim) = bed.shim("c1", &Spec::sleeper());
     let address = std::fs::read_to_string(bundle.path.join("address")).unwrap();
     assert_eq!(address, format!("unix://{}", shim.socket.display()));
-    done(&bed, &bundle, &shim);
+    bed.finish_empty(&bundle, &shim);
 }
 
 #[test]
@@ -168,106 +162,7 @@ fn the_socket_is_closed_to_others() {
     let meta = std::fs::metadata(&shim.socket).unwrap();
     assert!(meta.file_type().is_socket());
     assert_eq!(meta.permissions().mode() & 0o777, 0o600);
-    done(&bed, &bundle, &shim);
-}
-
-#[test]
-fn the_process_is_named_and_flagged_as_operators_grep_for_it() {
-    let bed = Bed::new();
-    let (bundle, shim) = bed.shim("c1", &Spec::sleeper());
-    assert_eq!(host::comm(shim.pid), "containerd-shim");
-    let cmdline = host::cmdline(shim.pid);
-    assert!(cmdline[0].contains("containerd-shim-runc-v"), "{cmdline:?}");
-    let after = |flag: &str| {
-        let at = cmdline.iter().position(|a| a == flag);
-        cmdline[at.unwrap_or_else(|| panic!("no {flag} in {cmdline:?}")) + 1].clone()
-    };
-    assert_eq!(after("-namespace"), bed.namespace());
-    assert_eq!(after("-id"), "c1");
-    assert_eq!(
-        after("-address"),
-        bed.path("containerd.sock").display().to_string()
-    );
-    done(&bed, &bundle, &shim);
-}
-
-#[test]
-fn the_shim_is_a_group_leader_and_holds_neither_output_of_start() {
-    let bed = Bed::new();
-    let (bundle, shim) = bed.shim("c1", &Spec::sleeper());
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", shim.pid)).unwrap();
-    let fields: Vec<_> = stat
-        .rsplit_once(')')
-        .unwrap()
-        .1
-        .split_whitespace()
-        .collect();
-    assert_eq!(fields[2], shim.pid.to_string(), "process group");
-    let descriptors = host::descriptors(shim.pid);
-    let target = |n: i32| {
-        descriptors
-            .iter()
-            .find(|(fd, _)| *fd == n)
-            .map(|(_, t)| t.clone())
-    };
-    assert_eq!(target(0).as_deref(), Some("/dev/null"));
-    assert_eq!(target(1).as_deref(), Some("/dev/null"));
-    let log = bundle.path.join("log").display().to_string();
-    assert_eq!(
-        target(2).as_deref(),
-        Some(log.as_str()),
-        "standard error is the log"
-    );
-    let cwd = std::fs::read_link(format!("/proc/{}/cwd", shim.pid)).unwrap();
-    assert_eq!(cwd, bundle.path);
-    done(&bed, &bundle, &shim);
-}
-
-#[test]
-fn the_oom_score_is_the_daemons_plus_one() {
-    let bed = Bed::new();
-    let own: i32 = std::fs::read_to_string("/proc/self/oom_score_adj")
-        .unwrap()
-        .trim()
-        .parse()
-        .unwrap();
-    let (bundle, shim) = bed.shim("c1", &Spec::sleeper());
-    let score = std::fs::read_to_string(format!("/proc/{}/oom_score_adj", shim.pid)).unwrap();
-    assert_eq!(score.trim(), (own + 1).min(1000).to_string());
-    done(&bed, &bundle, &shim);
-}
-
-#[test]
-fn a_shim_cgroup_is_joined_in_every_hierarchy() {
-    let bed = Bed::new();
-    let mut bundle = bed.bundle("c1", &Spec::sleeper());
-    bundle.options.shim_cgroup = bed.cgroup("shims");
-    host::make_cgroup(&bed.cgroup("shims"));
-    let shim = bed.start(&bundle);
-    let lines = std::fs::read_to_string(format!("/proc/{}/cgroup", shim.pid)).unwrap();
-    if target::cgroup_v2() {
-        assert!(
-            lines.contains(&format!("0::{}", bed.cgroup("shims"))),
-            "{lines}"
-        );
-    } else {
-        for controller in ["memory", "pids", "cpu"] {
-            let line = lines
-                .lines()
-                .find(|l| l.split(':').nth(1) == Some(controller));
-            assert!(
-                line.is_some_and(|l| l.ends_with(&bed.cgroup("shims"))),
-                "{lines}"
-            );
-        }
-    }
-    bed.shut(&bundle, &shim);
-    eventually(SHORT, "the shims' cgroup is empty", || {
-        host::remove_empty_cgroup(&bed.cgroup("shims"));
-        host::cgroups(&bed.cgroup("shims")).is_empty()
-    });
-    bed.remove(&bundle);
-    bed.assert_clean();
+    bed.finish_empty(&bundle, &shim);
 }
 
 #[test]
@@ -319,7 +214,7 @@ fn the_runc_group_goes_before_the_sandbox_id() {
     bed.note_group("group");
     let (bundle, shim) = bed.shim("c1", &spec);
     assert_eq!(shim.socket, bed.socket_of("group"));
-    done(&bed, &bundle, &shim);
+    bed.finish_empty(&bundle, &shim);
 }
 
 #[test]
@@ -363,7 +258,7 @@ fn a_stale_socket_is_replaced() {
     assert!(bed.socket_of("c1").exists());
     let shim = bed.start(&bundle);
     assert_eq!(shim.socket, bed.socket_of("c1"));
-    done(&bed, &bundle, &shim);
+    bed.finish_empty(&bundle, &shim);
 }
 
 #[test]
@@ -476,53 +371,4 @@ fn info_names_the_runtime_and_echoes_the_options() {
     );
     assert!(!info.version.version.is_empty());
     assert_eq!(info.options.value, options_any(&options).value);
-}
-
-#[test]
-fn sigterm_ends_the_shim_and_the_container_lives_on_until_delete() {
-    let bed = Bed::new();
-    let (bundle, shim) = bed.running("c1", &Spec::sleeper());
-    let pid = i32::try_from(shim.task.state("c1", "").unwrap().pid).unwrap();
-    host::signal(shim.pid, nix::sys::signal::Signal::SIGTERM);
-    shim.wait_gone();
-    assert!(host::alive(pid));
-    known_difference!(
-        "go-v1",
-        "its delete stops at the socket that the shim has removed itself"
-    );
-    let outcome = bed.delete(&bundle);
-    if target::flavor() != target::Flavor::Go {
-        assert_eq!(outcome.response().exit_status, 137);
-    }
-    eventually(SHORT, "the container is gone", || !host::alive(pid));
-    bed.discard(&bundle);
-    bed.assert_clean();
-}
-
-#[test]
-fn sigusr1_writes_the_state_to_the_log_and_does_not_kill() {
-    let bed = Bed::new();
-    let (bundle, shim) = bed.running("c1", &Spec::sleeper());
-    host::signal(shim.pid, nix::sys::signal::Signal::SIGUSR1);
-    let text = if target::flavor() == target::Flavor::Go {
-        "goroutine"
-    } else {
-        "c1"
-    };
-    eventually(SHORT, "the state is in the log", || {
-        shim.log().contains(text)
-    });
-    assert!(shim.alive());
-    shim.task.state("c1", "").unwrap();
-    bed.finish(&bundle, &shim);
-}
-
-#[test]
-fn the_shim_survives_its_bundle_and_its_log_reader() {
-    let bed = Bed::new();
-    let (bundle, shim) = bed.running("c1", &Spec::sleeper());
-    std::fs::remove_file(bundle.path.join("log")).unwrap();
-    std::fs::rename(bundle.path.join("config.json"), bundle.path.join("gone")).unwrap();
-    assert_eq!(shim.task.state("c1", "").unwrap().status(), Status::RUNNING);
-    bed.finish(&bundle, &shim);
 }

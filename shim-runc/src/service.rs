@@ -391,3 +391,38 @@ fn process_details(exec_id: String) -> Any {
         ..Default::default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_spec_that_agrees_with_the_request_is_passed_on_byte_for_byte() {
+        for (spec, terminal) in [
+            ("{ \"x\" : 1e2,\"terminal\" :true }\n", true),
+            ("{\"terminal\":false,\"args\":[ ]}", false),
+            ("{\"args\":[ ]}", false),
+        ] {
+            let passed = with_terminal(spec.as_bytes(), terminal).unwrap();
+            assert_eq!(String::from_utf8(passed).unwrap(), spec);
+        }
+    }
+
+    #[test]
+    fn the_requests_terminal_replaces_every_spelling_of_the_specs() {
+        for spec in [
+            "{\"terminal\":true,\"x\":1.50}",
+            "{\"Terminal\":true,\"x\":1.50}",
+            "{\"terminal\":false,\"TERMINAL\":true,\"x\":1.50}",
+            "{\"terminal\":null,\"x\":1.50}",
+        ] {
+            let passed = with_terminal(spec.as_bytes(), false).unwrap();
+            let passed = String::from_utf8(passed).unwrap();
+            assert!(passed.contains("\"x\":1.50"), "{passed}");
+            assert!(passed.contains("\"terminal\":false"), "{passed}");
+            assert_eq!(passed.to_lowercase().matches("terminal").count(), 1);
+        }
+        assert!(with_terminal(b"[]", false).is_err());
+        assert!(with_terminal(b"", true).is_err());
+    }
+}

@@ -113,6 +113,7 @@ impl Call {
             }
         };
         let args = self.argv(&sys::memfd::proc_path(log.as_fd()));
+        log::debug!("run {args:?}");
         let env = environment(env, self.path_first.as_deref());
         let child = Spawn {
             program: find(&self.program, &env)?,

@@ -364,6 +364,7 @@ impl Supervisor {
 
     /// A child was reaped: a run of the runtime, a process of a container, or an orphan.
     fn exited(&mut self, notice: ExitNotice) {
+        log::debug!("process {} ended with status {}", notice.pid, notice.status);
         match self.ledger.exited(&notice) {
             Some(Owner::Run(key, step)) => {
                 self.contain(key, |own| own.run_ended(key, step, notice.status));

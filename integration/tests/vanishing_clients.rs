@@ -1,0 +1,117 @@
+//! Clients that hang up or time out in the middle of a call: the operation is whole in the end.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests")]
+
+use wherry_integration::prelude::*;
+
+const EXEC_REAL: &str = "exec $REAL \"$@\"";
+
+/// A runtime that is slow in one subcommand: it touches `began` and waits for `go`.
+fn slow(command: &str) -> String {
+    format!(
+        "[ $cmd = {command} ] && {{ touch $DIR/began; \
+         n=0; while ! [ -e $DIR/go ] && [ $n -lt 1000 ]; do sleep 0.02; n=$((n+1)); done; }}; {EXEC_REAL}"
+    )
+}
+
+/// A client that goes away in the middle of `call`; the operation must be whole in the end.
+fn client_vanishes(
+    command: &str,
+    call: impl FnOnce(&TaskClient) -> Result<(), CallError> + Send + 'static,
+    by_timeout: bool,
+    prepare: impl Fn(&Bed, &Bundle, &Shim),
+    whole: impl Fn(&Bed, &Bundle, &Shim),
+) {
+    known_difference!(
+        "go",
+        "the client's deadline and connection end the running runc"
+    );
+    let bed = Bed::new();
+    let (bundle, shim) = bed.wrapped("c1", &Spec::sleeper(), &slow(command));
+    prepare(&bed, &bundle, &shim);
+    let client = shim.task.another();
+    let client = if by_timeout {
+        client.deadline(Duration::from_millis(300))
+    } else {
+        client
+    };
+    let pending = client.spawn(call);
+    eventually(SHORT, "the runtime is at it", || bed.path("began").exists());
+    if !by_timeout {
+        client.hang_up();
+    }
+    let result = pending.join().unwrap();
+    assert!(result.is_err(), "{result:?}");
+    bed.flag("go");
+    whole(&bed, &bundle, &shim);
+    if shim.task.state("c1", "").is_ok() {
+        bed.finish(&bundle, &shim);
+    } else {
+        bed.finish_empty(&bundle, &shim);
+    }
+}
+
+fn is(status: Status) -> impl Fn(&Bed, &Bundle, &Shim) {
+    move |_, _, shim| {
+        eventually(SHORT, "the operation is whole", || {
+            shim.task
+                .state("c1", "")
+                .is_ok_and(|s| s.status() == status)
+        });
+    }
+}
+
+fn create(_: &Bed, bundle: &Bundle, shim: &Shim) {
+    shim.task.create(&bundle.create()).unwrap();
+}
+
+fn create_and_start(bed: &Bed, bundle: &Bundle, shim: &Shim) {
+    create(bed, bundle, shim);
+    shim.task.start("c1", "").unwrap();
+}
+
+macro_rules! vanishing_clients {
+    ($($call:ident, $command:expr, $prepare:expr, $do:expr, $whole:expr;)*) => {
+        mod a_client_that_vanishes {
+            use super::*;
+            $(mod $call {
+                use super::*;
+                #[test]
+                fn by_hanging_up() { client_vanishes($command, $do, false, $prepare, $whole); }
+                #[test]
+                fn by_timing_out() { client_vanishes($command, $do, true, $prepare, $whole); }
+            })*
+        }
+    };
+}
+
+vanishing_clients! {
+    in_start, "start", create, |t| t.start("c1", "").map(drop), is(Status::RUNNING);
+    in_pause, "pause", create_and_start, |t| t.pause("c1").map(drop), |b, u, s| {
+        is(Status::PAUSED)(b, u, s);
+        s.task.resume("c1").unwrap();
+    };
+    in_update, "update", create_and_start,
+        |t| t.update("c1", &serde_json::json!({"pids": {"limit": 55}})).map(drop),
+        |_, bundle, _| {
+            eventually(SHORT, "the limit is set", || {
+                host::cgroups(&bundle.cgroup).iter().any(|dir| {
+                    std::fs::read_to_string(dir.join("pids.max")).is_ok_and(|v| v.trim() == "55")
+                })
+            });
+        };
+    in_exec, "exec", |b, u, s| {
+        create_and_start(b, u, s);
+        s.task.exec(&u.exec("e1", &["sleep", "1000"])).unwrap();
+    }, |t| t.start("c1", "e1").map(drop), |_, _, s| {
+        eventually(SHORT, "the exec runs", || {
+            s.task.state("c1", "e1").is_ok_and(|s| s.status() == Status::RUNNING)
+        });
+    };
+    in_delete, "delete", |b, u, s| {
+        create_and_start(b, u, s);
+        s.task.kill("c1", "", 9, false).unwrap();
+        s.task.wait("c1", "").unwrap();
+    }, |t| t.delete("c1", "").map(drop), |_, _, s| {
+        assert_eq!(s.task.delete("c1", "").unwrap().exit_status, 137);
+    };
+}
