@@ -58,6 +58,18 @@ test: deps-test nextest build ## Install what the tests need, and run them all (
 	echo "== Tests, with the shims in $(SHIM_DIR)"
 	$(CARGO) nextest run --locked --workspace --no-fail-fast
 
+.PHONY: bench
+bench: deps-test build ## Measure our shim beside Go's and the bare runtime (some minutes; QUICK=1: one or two)
+	@scripts/need-root.sh "the benchmark runs real containers"
+	$(CARGO) build --locked -p wherry-integration --bin bench
+	SHIM_BINARY="$(RELEASE)/containerd-shim-runc-v2" "$(TARGET_DIR)/debug/bench" $(if $(QUICK),--quick) --json "$(TARGET_DIR)/bench.json"
+
+.PHONY: bars
+bars: deps-test build ## Measure likewise, and fail unless every bar of the design is met
+	@scripts/need-root.sh "the benchmark runs real containers"
+	$(CARGO) build --locked -p wherry-integration --bin bench
+	SHIM_BINARY="$(RELEASE)/containerd-shim-runc-v2" "$(TARGET_DIR)/debug/bench" --bars $(if $(QUICK),--quick) --json "$(TARGET_DIR)/bench.json"
+
 .PHONY: unit
 unit: toolchain ## Run only the tests that need no engine and no root
 	@$(CARGO) test --locked --workspace --exclude wherry-integration
