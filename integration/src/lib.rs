@@ -24,6 +24,7 @@
 pub mod bed;
 pub mod bundle;
 pub mod client;
+pub mod conformance;
 pub mod delete;
 pub mod e2e;
 pub mod events;
@@ -31,6 +32,7 @@ pub mod host;
 pub mod leaks;
 pub mod shim;
 pub mod sink;
+pub mod soak;
 pub mod stdio;
 pub mod target;
 pub mod wait;
