@@ -30,6 +30,7 @@ pub mod e2e;
 pub mod events;
 pub mod host;
 pub mod leaks;
+pub mod mutate;
 pub mod shim;
 pub mod sink;
 pub mod soak;

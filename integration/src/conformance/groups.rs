@@ -52,7 +52,7 @@ impl Groups {
 }
 
 /// Reads a manifest of this crate.
-pub(super) fn read<T: serde::de::DeserializeOwned>(name: &str) -> Result<T, String> {
+pub(crate) fn read<T: serde::de::DeserializeOwned>(name: &str) -> Result<T, String> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
     let text = std::fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
     toml::from_str(&text).map_err(|e| format!("{}: {e}", path.display()))

@@ -5,13 +5,14 @@ use std::path::PathBuf;
 /// How to call it.
 const USAGE: &str = "\
 usage: conformance --shim [KIND=]PATH ... [--runtime NAME] [--json FILE] [--tests FILTER]
-                   [--verify] [-- NEXTEST-ARGUMENTS]
+                   [--jobs N] [--verify] [-- NEXTEST-ARGUMENTS]
 
   --shim     a shim to test; several are compared side by side. KIND (wherry-v2, go-v1, rust-v2 ...)
              chooses its known differences; else it is told by -v and the file's name
   --runtime  the OCI runtime below the shim: runc (the default) or crun
   --json     also write everything to FILE
   --tests    run only what this nextest filter expression chooses
+  --jobs     how many checks run at once; nextest's default otherwise
   --verify   run the known differences to their end too, which takes minutes, instead of taking
              the test's word for them: what passes is reported as stale";
 
@@ -26,9 +27,11 @@ pub struct Options {
     pub json: Option<PathBuf>,
     /// A filter expression of nextest.
     pub tests: Option<String>,
+    /// How many checks run at once.
+    pub jobs: Option<String>,
     /// Whether known differences are run to their end.
     pub verify: bool,
-    /// Passed on to nextest as they are.
+    /// Passed on to nextest as they are, both when it lists the tests and when it runs them.
     pub nextest: Vec<String>,
 }
 
@@ -60,6 +63,7 @@ impl Options {
                 "--runtime" => options.runtime = value()?,
                 "--json" => options.json = Some(PathBuf::from(value()?)),
                 "--tests" => options.tests = Some(value()?),
+                "--jobs" => options.jobs = Some(value()?),
                 "--verify" => options.verify = true,
                 "--" => options.nextest = args.by_ref().collect(),
                 "--help" | "-h" => return Err(USAGE.to_owned()),

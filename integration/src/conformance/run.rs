@@ -11,7 +11,8 @@ use super::options::Options;
 
 /// The tests that play containerd themselves; those that need an engine are no checks of a shim
 /// alone, and the long runs have a program of their own.
-const CHECKS: &str = "package(wherry-integration) & kind(test) & not binary(/^e2e/) & not binary(soak) & not test(/^slow_/) & not test(=peer_of_another_uid)";
+const CHECKS: &str = "package(wherry-integration) & kind(test) & not binary(/^(e2e|soak)/) \
+    & not test(/^slow_/) & not test(=peer_of_another_uid)";
 
 /// How a test ended, before it is judged.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,6 +76,9 @@ pub fn run(
         .env("SHIM_NOTES", notes.path())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
+    if let Some(jobs) = &options.jobs {
+        command.args(["--test-threads", jobs]);
+    }
     if options.verify {
         command.env("SHIM_RUN_DIFFERENCES", "1");
     }
