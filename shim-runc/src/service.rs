@@ -271,11 +271,24 @@ fn exec(r: wire::ExecProcessRequest) -> Result<(String, Command), Refusal> {
     ))
 }
 
-/// The request's `terminal` overrides the spec's; every other field stays as it came, byte for
-/// byte, since each is kept as raw JSON.
+/// The request's `terminal` overrides the spec's. A spec that says the same already, which is the
+/// rule, is passed on byte for byte; in another every other field stays as it came, since each is
+/// kept as raw JSON. The runtimes' decoders take a field's name in any case, so both spellings of
+/// a name must not go to them.
 fn with_terminal(spec: &[u8], terminal: bool) -> serde_json::Result<Vec<u8>> {
     use serde_json::value::{RawValue, to_raw_value};
     let mut fields: HashMap<String, Box<RawValue>> = serde_json::from_slice(spec)?;
+    let is_it = |name: &str| name.eq_ignore_ascii_case("terminal");
+    let wanted = if terminal { "true" } else { "false" };
+    let mut told = fields.iter().filter(|(name, _)| is_it(name)).peekable();
+    let as_wanted = match told.peek() {
+        Some(_) => told.all(|(_, value)| value.get() == wanted),
+        None => !terminal,
+    };
+    if as_wanted {
+        return Ok(spec.to_vec());
+    }
+    fields.retain(|name, _| !is_it(name));
     fields.insert("terminal".to_owned(), to_raw_value(&terminal)?);
     serde_json::to_vec(&fields)
 }

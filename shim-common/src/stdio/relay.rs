@@ -10,10 +10,10 @@ use std::rc::{Rc, Weak};
 
 use tokio::task::{JoinHandle, spawn_local};
 
-use super::binary::Logger;
+use super::binary::{Logger, Stopping};
 use super::console::Master;
 use super::stdin::{Hold, Input};
-use super::stream::{Drain, Phase, Stream};
+use super::stream::{Drain, Ending, Phase, Stream};
 use super::terminal::{Terminal, relay_input, relay_output};
 use super::watched::Watched;
 
@@ -145,8 +145,17 @@ impl Relay {
 
     /// The process is deleted: from now on each stream lives only as long as somebody outside
     /// reads it. A stream without a reader ends at once, others when their reader goes, and that
-    /// counts as drained.
+    /// counts as drained. A terminal that never came, that of a process which could not be
+    /// started, is not awaited any longer, and a logger is ended as [`Relay::shut`] says.
     pub fn release_readers(&mut self) {
+        self.console = match std::mem::take(&mut self.console) {
+            Console::Awaited { stream, .. } => {
+                drop(Ending(stream));
+                Console::None
+            }
+            other => other,
+        };
+        self.stop_logger();
         for (task, handle) in &self.tasks {
             if let Task::Output(stream) = task {
                 stream.own_reader.take();
@@ -159,12 +168,16 @@ impl Relay {
     }
 
     /// Ends everything: descriptors are closed, undelivered bytes are dropped, `on_drained` is
-    /// forgotten, a logger still alive gets SIGTERM after a second and SIGKILL after twelve more
-    /// (by a task of its own, as long as the `LocalSet` runs).
+    /// forgotten, a logger still alive gets SIGTERM after a second and SIGKILL after twelve more,
+    /// by a task of its own; if the `LocalSet` ends before, it gets SIGTERM then.
     pub fn shut(mut self) {
+        self.stop_logger();
+    }
+
+    fn stop_logger(&mut self) {
         if let Some(logger) = self.logger.take() {
             self.exited.set(true);
-            spawn_local(logger.stop());
+            spawn_local(Stopping(logger).stop());
         }
     }
 

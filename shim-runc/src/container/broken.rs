@@ -90,6 +90,7 @@ impl Container {
                 self.broken_deleted(out);
             }
             Input::Drained(target) => self.has_drained(&target, out),
+            Input::Timer(Timer::StopDelete) => out.push(Effect::KillRun(Step::Destroy)),
             Input::Timer(Timer::Drain(Target::Exec(id))) => self.exec_drain_over(&id, out),
             Input::Prepared(_)
             | Input::StdioOpened(..)
@@ -124,6 +125,7 @@ impl Container {
                 Some(Operation::Delete(calls, _)) => calls.push(call),
                 _ => {
                     self.operation = Some(Operation::Delete(vec![call], Deletion::Runtime));
+                    out.push(Effect::Arm(Timer::StopDelete));
                     out.push(Effect::Run(Run::Destroy));
                 }
             },

@@ -8,7 +8,7 @@ use task_api::status::Refusal;
 
 use super::{
     CallId, Command, Container, Creation, Effect, Event, Exit, Facts, IoPaths, Reply, Run,
-    RunFailure, Step, Target,
+    RunFailure, Step, Target, Timer,
 };
 use crate::process::{InitState, Phase, not_created};
 
@@ -152,6 +152,7 @@ impl Container {
                     self.create_failure.get_or_insert(failure.refusal);
                 }
                 self.creation = Creation::Undoing;
+                out.push(Effect::Arm(Timer::StopDelete));
                 out.push(Effect::Run(Run::Delete { force: true }));
             }
         }
@@ -159,6 +160,7 @@ impl Container {
 
     /// `delete --force` is over. Whether it found something does not matter.
     pub(super) fn undone(&mut self, out: &mut Vec<Effect>) {
+        out.push(Effect::Disarm(Timer::StopDelete));
         self.undo_mounts(out);
     }
 

@@ -48,6 +48,8 @@ impl Container {
         self.operation = Some(match command {
             Command::Start(_) => {
                 out.push(if self.init == InitState::FromCheckpoint {
+                    // A restore that failed before has drained its own.
+                    self.drained = false;
                     Effect::OpenStdio(Target::Init)
                 } else {
                     Effect::Run(Run::Start)
@@ -71,13 +73,10 @@ impl Container {
                 Operation::Checkpoint(call)
             }
             _ => {
-                if self.init == InitState::FromCheckpoint {
-                    // The runtime never heard of it.
-                    self.after_runtime_delete(vec![call], out);
-                    return;
-                }
+                // What a restore that failed has left may still run.
+                let force = self.init == InitState::FromCheckpoint;
                 out.push(Effect::Arm(Timer::StopDelete));
-                out.push(Effect::Run(Run::Delete { force: false }));
+                out.push(Effect::Run(Run::Delete { force }));
                 Operation::Delete(vec![call], Deletion::Runtime)
             }
         });
@@ -291,7 +290,10 @@ impl Container {
                 at: self.now,
             };
             self.publish_anyway = true;
-            self.exited(&Target::Init, exit, out);
+            if let InitState::Alive { died, .. } = &mut self.init {
+                died.get_or_insert(exit);
+            }
+            self.settle(out);
         }
     }
 

@@ -16,6 +16,8 @@ mod init;
 mod messages;
 mod query;
 #[cfg(test)]
+mod stories;
+#[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -253,8 +255,10 @@ impl Container {
         }
     }
 
-    /// A client that went away waits for nothing; what it began goes on to its end (rule 6).
+    /// A client that went away waits for nothing; what it began goes on to its end (rule 6), and
+    /// what has not begun is not begun any more: nobody would know of it.
     fn call_gone(&mut self, call: CallId) {
+        self.queue.retain(|(waiting, _)| *waiting != call);
         self.waiters.retain(|waiter| *waiter != call);
         for exec in self.execs.values_mut() {
             exec.waiters.retain(|waiter| *waiter != call);

@@ -9,6 +9,7 @@ use shim_common::stdio::{self, Opened, StdioError};
 use task_api::status::Refusal;
 
 use super::host::{Ends, NumberedRelay};
+use super::runs::kill_group;
 use super::{Key, Message, Supervisor, prepare};
 use crate::container::{CallId, Effect, Event, Exit, Facts, Input, Reply, Target, Timer};
 use crate::service::Answer;
@@ -60,7 +61,11 @@ impl Supervisor {
                     .map_err(|error| Refusal::unknown(format!("resize the terminal: {error}")));
                 self.answer(call, result);
             }
-            Effect::WatchOom => self.watch_oom(key),
+            Effect::WatchOom => {
+                // The largest operation of all is over.
+                self.untidy += super::TIDY_EVERY;
+                self.watch_oom(key);
+            }
             Effect::Unmount => self.unmount(key),
             Effect::Arm(timer) => {
                 let after = limit(&timer);
@@ -72,6 +77,7 @@ impl Supervisor {
                 }
             }
             Effect::Release(target) => {
+                self.untidy += 1;
                 let released = self
                     .containers
                     .get_mut(&key)
@@ -339,6 +345,11 @@ impl Supervisor {
         let Some(entry) = self.containers.remove(&key) else {
             return;
         };
+        // A call of the runtime names the container by its id: one that is still under way would
+        // meet the next container of this id.
+        for running in entry.host.runs.values() {
+            kill_group(running);
+        }
         self.ledger.forget(key);
         self.relay_owners.retain(|_, (owner, _)| *owner != key);
         let id = entry.host.id.clone();

@@ -26,6 +26,7 @@ use task_api::status::Refusal;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
+use crate::allocator;
 use crate::container::{CallId, Command, Container, Exit, Input, Reply, Step, Target, Timer};
 use crate::flavor::Flavor;
 use crate::manager::ServeArgs;
@@ -37,6 +38,9 @@ use shutdown::OwnSocket;
 
 /// A shim that nobody needs ends itself after this long (DESIGN rule 11).
 const IDLE_LIMIT: Duration = Duration::from_secs(60);
+
+/// After how many operations freed memory is given back; it takes some ten microseconds.
+const TIDY_EVERY: u32 = 32;
 
 /// The exit status of a process whose own nobody can know, as containerd has it.
 const STATUS_UNKNOWN: u32 = 255;
@@ -97,6 +101,8 @@ pub(crate) struct Supervisor {
     socket: Option<OwnSocket>,
     /// Shutdowns that wait for creations to be undone.
     shutting_down: Vec<CallId>,
+    /// Operations over since freed memory was last given back.
+    untidy: u32,
     done: bool,
 }
 
@@ -114,6 +120,7 @@ struct PendingCall {
 
 /// Serves until the shim is shut down. Returns what failed before serving could begin.
 pub fn serve(args: ServeArgs) -> Result<(), String> {
+    allocator::set_up();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -152,6 +159,7 @@ async fn run(args: ServeArgs) -> Result<(), String> {
             }
         }
         supervisor.settle_inbox();
+        supervisor.tidy_up();
     }
     supervisor.shut_down(server).await;
     Ok(())
@@ -178,7 +186,7 @@ impl Supervisor {
         socket: Option<OwnSocket>,
     ) -> Self {
         let environment: Vec<_> = std::env::vars_os()
-            .filter(|(name, _)| name != "NOTIFY_SOCKET")
+            .filter(|(name, value)| name != "NOTIFY_SOCKET" && !allocator::is_ours(name, value))
             .collect();
         let sink = std::env::var_os("TTRPC_ADDRESS").filter(|address| !address.is_empty());
         Self {
@@ -199,6 +207,7 @@ impl Supervisor {
             inbox: VecDeque::new(),
             socket,
             shutting_down: Vec::new(),
+            untidy: 0,
             done: false,
         }
     }
@@ -370,6 +379,15 @@ impl Supervisor {
             }
         }
         self.input(key, Input::Exited(target, Exit { status, at }));
+    }
+
+    /// Gives freed memory back to the kernel now and then: a burst of execs at once fills a heap
+    /// that a quiet shim would keep for ever (ADR 0002).
+    fn tidy_up(&mut self) {
+        if self.untidy >= TIDY_EVERY {
+            self.untidy = 0;
+            allocator::trim();
+        }
     }
 
     fn answer(&mut self, call: CallId, result: Result<Answer, Refusal>) {

@@ -13,7 +13,7 @@ use super::ledger::Owner;
 use super::{Key, Message, Supervisor};
 use crate::container::{Input, Run, RunFailure, Step, Target};
 use crate::runc::{
-    CheckpointArgs, ContainerStdio, CreateArgs, ErrorKind, ExecArgs, Output, RestoreArgs,
+    CheckpointArgs, ContainerStdio, CreateArgs, ErrorKind, ExecArgs, Output, RestoreArgs, Running,
     RuntimeError, pid_file, ps,
 };
 
@@ -245,9 +245,14 @@ impl Supervisor {
             "killing the runtime's {step:?} for container {}",
             entry.host.id
         );
-        if let Err(error) = sys::pidfd::kill_group(running.child.pid, libc::SIGKILL) {
-            log::debug!("kill group {}: {error}", running.child.pid);
-        }
+        kill_group(running);
+    }
+}
+
+/// Kills the process group of a run that nobody has collected yet.
+pub(super) fn kill_group(running: &Running) {
+    if let Err(error) = sys::pidfd::kill_group(running.child.pid, libc::SIGKILL) {
+        log::debug!("kill group {}: {error}", running.child.pid);
     }
 }
 
