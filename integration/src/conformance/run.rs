@@ -149,12 +149,13 @@ fn count(filter: &str, options: &Options) -> Result<usize, String> {
 
 /// What one line of nextest and the notes of the tests say together.
 fn outcome(line: &Line, notes: &Path) -> Outcome {
-    let test = line
-        .name
-        .rsplit_once('$')
-        .map_or(line.name.clone(), |(binary, test)| {
-            format!("{}::{test}", binary.rsplit("::").next().unwrap_or_default())
-        });
+    let test = match line.name.rsplit_once('$') {
+        Some((binary, test)) => {
+            let file = binary.rsplit("::").next().unwrap_or_default();
+            format!("{file}::{test}")
+        }
+        None => line.name.clone(),
+    };
     let raw = if line.event == "ok" {
         let notes = std::fs::read_to_string(notes).unwrap_or_default();
         read_notes(&notes)

@@ -26,7 +26,10 @@ pub(super) fn separate(count: usize, progress: Progress<'_>) -> Finding {
         let workers: Vec<_> = (0..CLIENTS)
             .map(|w| scope.spawn(move || (w..count).step_by(CLIENTS).map(make).collect::<Vec<_>>()))
             .collect();
-        workers.into_iter().flat_map(|w| w.join().expect("a client")).collect()
+        workers
+            .into_iter()
+            .flat_map(|w| w.join().expect("a client"))
+            .collect()
     });
     let pids: Vec<i32> = all.iter().map(|(_, shim)| shim.pid).collect();
     // The first calls leave buffers behind; from here on nothing may.
@@ -64,7 +67,14 @@ pub(super) fn grouped(count: usize, progress: Progress<'_>) -> Finding {
     // One comes and goes first: what it leaves of buffers is not counted.
     round(&bed, &shim, &spec, "w", 1, &|_, _| ());
     let before = Held::by(&[shim.pid]);
-    round(&bed, &shim, &spec, "c", count.saturating_sub(1).max(1), progress);
+    round(
+        &bed,
+        &shim,
+        &spec,
+        "c",
+        count.saturating_sub(1).max(1),
+        progress,
+    );
     let after = Held::settled(&[shim.pid], before);
     bed.end(&first, &shim);
     bed.remove(&first);
@@ -91,7 +101,10 @@ fn round(bed: &Bed, shim: &Shim, spec: &Spec, prefix: &str, count: usize, progre
         shim.task.kill(&bundle.id, "", 9, false).expect("Kill");
     }
     for bundle in &bundles {
-        assert_eq!(shim.task.wait(&bundle.id, "").expect("Wait").exit_status, 137);
+        assert_eq!(
+            shim.task.wait(&bundle.id, "").expect("Wait").exit_status,
+            137
+        );
         shim.task.delete(&bundle.id, "").expect("Delete");
         bed.discard(bundle);
         told_in_order(bed, &bundle.id);

@@ -57,6 +57,9 @@ impl Finding {
 /// Says how far a run is: so many of so many.
 pub type Progress<'a> = &'a (dyn Fn(usize, usize) + Sync);
 
+/// One of the runs below: takes how many and whom to tell of progress.
+type Run = fn(usize, Progress<'_>) -> Finding;
+
 /// `count` containers alive at once, each in a shim of its own.
 pub fn separate(count: usize, progress: Progress<'_>) -> Finding {
     containers::separate(count, progress)
@@ -99,7 +102,7 @@ pub fn main() -> ExitCode {
     }
     eprintln!("== load on {}", target::shim_binary().display());
     let wanted = |name: &str| names.is_empty() || names.iter().any(|n| n == name);
-    let runs: [(&str, usize, fn(usize, Progress<'_>) -> Finding); 4] = [
+    let runs: [(&str, usize, Run); 4] = [
         ("separate", 100, separate),
         ("grouped", 50, grouped),
         ("execs", 10_000, execs),

@@ -26,7 +26,10 @@ pub(super) fn execs(count: usize, progress: Progress<'_>) -> Finding {
         all.iter().filter(|b| b.starts_with(prefix)).count()
     };
     eventually(LONG, "an exit for each exec", || told("exit c1/") >= wanted);
-    assert_eq!((told("exec-added c1/"), told("exec-started c1/")), (wanted, wanted));
+    assert_eq!(
+        (told("exec-added c1/"), told("exec-started c1/")),
+        (wanted, wanted)
+    );
     assert_eq!(told("exit c1/"), wanted, "no exit twice");
     bed.finish(&bundle, &shim);
     Finding {
