@@ -24,6 +24,12 @@ SHIM_DIR ?= $(RELEASE)
 SHIM_BINARY ?= $(SHIM_DIR)/containerd-shim-runc-v2
 export SHIM_DIR SHIM_BINARY
 
+# Where Go's shims are, and where the one of the crate containerd-runc-shim may be.
+GO_SHIMS ?= /usr/bin
+RUST_SHIM ?= $(TOOLS)/bin/containerd-shim-runc-v2-rs
+CONFORMANCE_FLAGS = $(if $(RUNTIME),--runtime $(RUNTIME)) $(if $(JSON),--json $(JSON)) \
+	$(if $(TESTS),--tests '$(TESTS)') $(if $(VERIFY),--verify)
+
 DEMO_PACKAGES := gcc libc6-dev runc busybox-static containerd procps
 TEST_PACKAGES := $(DEMO_PACKAGES) crun docker.io util-linux bsdutils mount e2fsprogs debootstrap
 # Where the kernel has AppArmor on, Docker loads a profile with the parser.
@@ -70,6 +76,28 @@ bars: deps-test build ## Measure likewise, and fail unless every bar of the desi
 	$(CARGO) build --locked -p wherry-integration --bin bench
 	SHIM_BINARY="$(RELEASE)/containerd-shim-runc-v2" "$(TARGET_DIR)/debug/bench" --bars $(if $(QUICK),--quick) --json "$(TARGET_DIR)/bench.json"
 
+.PHONY: conformance
+conformance: deps-conformance nextest $(if $(SHIM),,build) ## Check every promise on one shim: SHIM=FILE RUNTIME=runc|crun JSON=FILE VERIFY=1
+	@scripts/need-root.sh "the checks run real containers"
+	$(CARGO) run --locked --quiet -p wherry-integration --bin conformance -- --shim "$(or $(SHIM),$(SHIM_BINARY))" $(CONFORMANCE_FLAGS)
+
+.PHONY: compare
+compare: deps-conformance nextest build ## The same on ours and on Go's, side by side; RUST_SHIM=FILE joins them
+	@scripts/need-root.sh "the checks run real containers"
+	$(CARGO) run --locked --quiet -p wherry-integration --bin conformance -- --shim "$(SHIM_BINARY)" \
+		--shim "$(GO_SHIMS)/containerd-shim-runc-v2" --shim "$(GO_SHIMS)/containerd-shim-runc-v1" \
+		$(if $(wildcard $(RUST_SHIM)),--shim "rust-v2=$(RUST_SHIM)") $(CONFORMANCE_FLAGS)
+
+.PHONY: soak
+soak: deps-conformance build ## Load: many containers, 10,000 execs, 1,000 cycles, and what the shim holds after
+	@scripts/need-root.sh "it runs real containers"
+	$(CARGO) run --locked --quiet -p wherry-integration --bin soak -- $(SOAK)
+
+.PHONY: mutate
+mutate: deps-conformance nextest ## Put small defects into a copy of the shim and see the suite catch each: ONLY=PATTERN
+	@scripts/need-root.sh "the checks run real containers"
+	$(CARGO) run --locked --quiet -p wherry-integration --bin mutate -- --only "$(or $(ONLY),*)" $(if $(ONLY),,--record docs/mutations.md)
+
 .PHONY: unit
 unit: toolchain ## Run only the tests that need no engine and no root
 	@$(CARGO) test --locked --workspace --exclude wherry-integration
@@ -104,6 +132,10 @@ uninstall: ## Remove the shims from PREFIX/bin
 .PHONY: deps-demo
 deps-demo: ## Install the Debian packages that the demo needs, if missing
 	@scripts/packages.sh $(DEMO_PACKAGES)
+
+.PHONY: deps-conformance
+deps-conformance:
+	@scripts/packages.sh $(DEMO_PACKAGES) crun
 
 .PHONY: deps-test
 deps-test: ## Install the Debian packages that the tests need, if missing

@@ -131,7 +131,7 @@ fn row7_failed_execs_never_hold_the_inits_exit_back() {
 #[test]
 fn row8_no_exec_exits_after_its_init() {
     let bed = Bed::new();
-    let (bundle, shim) = bed.running("c1", &Spec::sh("sleep 0.3"));
+    let (bundle, shim) = bed.running("c1", &Spec::sh("until [ -e /go ]; do usleep 10000; done"));
     let mut started = Vec::new();
     for n in 0..4 {
         let exec = format!("e{n}");
@@ -142,6 +142,8 @@ fn row8_no_exec_exits_after_its_init() {
             started.push(exec);
         }
     }
+    // Only now may the init end: a busy machine takes its time for four execs.
+    std::fs::write(bundle.rootfs().join("go"), "").unwrap();
     shim.task.wait("c1", "").unwrap();
     let init = bed.sink().position("exit c1 0");
     for exec in started {

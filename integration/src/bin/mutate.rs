@@ -1,0 +1,7 @@
+//! The mutation round as a program; `mutate --help` says how it is called.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    wherry_integration::mutate::main()
+}

@@ -1,0 +1,93 @@
+//! A copy of the shims' sources, where defects are put in and built without touching the tree.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The copy, below the target folder so that a second round builds fast.
+pub(super) struct Tree {
+    dir: PathBuf,
+}
+
+/// Puts the file back when it is dropped.
+pub(super) struct Undo {
+    path: PathBuf,
+    text: String,
+}
+
+impl Drop for Undo {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::write(&self.path, &self.text) {
+            panic!("{}: {error}", self.path.display());
+        }
+    }
+}
+
+/// What a build of the shims needs of the tree.
+const PARTS: &[&str] = &[
+    "Cargo.toml",
+    "Cargo.lock",
+    "clippy.toml",
+    "task-api",
+    "sys",
+    "shim-common",
+    "shim-runc",
+    "integration",
+];
+
+impl Tree {
+    /// Copies the sources of this tree.
+    pub(super) fn copy() -> Result<Self, String> {
+        let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+        let dir = root.join("target/mutants");
+        std::fs::create_dir_all(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
+        for part in PARTS {
+            // What is unchanged keeps its time, so that it is not built again.
+            let status = Command::new("cp")
+                .args(["-r", "--preserve=timestamps", "-T"])
+                .arg(root.join(part))
+                .arg(dir.join(part))
+                .status();
+            if !status.as_ref().is_ok_and(std::process::ExitStatus::success) {
+                return Err(format!("cp {part}: {status:?}"));
+            }
+        }
+        Ok(Self { dir })
+    }
+
+    /// Replaces `old`, which must stand in `file` exactly once, by `new`.
+    pub(super) fn change(&self, file: &Path, old: &str, new: &str) -> Result<Undo, String> {
+        let path = self.dir.join(file);
+        let text =
+            std::fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
+        let (old, new) = (old.trim_matches('\n'), new.trim_matches('\n'));
+        let count = text.matches(old).count();
+        if count != 1 {
+            return Err(format!(
+                "the text stands in {} {count} times",
+                file.display()
+            ));
+        }
+        let changed = text.replacen(old, new, 1);
+        std::fs::write(&path, changed).map_err(|e| format!("{}: {e}", path.display()))?;
+        Ok(Undo { path, text })
+    }
+
+    /// Builds the v2 shim, unoptimised; the path of the program.
+    pub(super) fn build(&self) -> Result<PathBuf, String> {
+        let target = self.dir.join("target");
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let output = Command::new(cargo)
+            .args(["build", "--quiet", "--locked", "-p", "wherry-shim-runc"])
+            .args(["--bin", "containerd-shim-runc-v2", "--target-dir"])
+            .arg(&target)
+            .current_dir(&self.dir)
+            .output()
+            .map_err(|e| format!("cargo build: {e}"))?;
+        if output.status.success() {
+            return Ok(target.join("debug/containerd-shim-runc-v2"));
+        }
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        let error = text.lines().find(|l| l.starts_with("error"));
+        Err(error.unwrap_or("it does not build").to_owned())
+    }
+}
