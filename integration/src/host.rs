@@ -144,6 +144,24 @@ pub fn cgroups(path: &str) -> Vec<PathBuf> {
     found
 }
 
+/// Makes the cgroup `path` in every hierarchy, ready to take processes.
+pub fn make_cgroup(path: &str) {
+    for hierarchy in cgroup_hierarchies() {
+        let mut dir = hierarchy.clone();
+        for part in path.trim_start_matches('/').split('/') {
+            let parent = dir.clone();
+            dir.push(part);
+            fs::create_dir_all(&dir).expect("make a cgroup");
+            // A cpuset of v1 takes no process before it has processors and memory nodes.
+            for file in ["cpuset.cpus", "cpuset.mems"] {
+                if let Ok(value) = fs::read_to_string(parent.join(file)) {
+                    let _ = fs::write(dir.join(file), value);
+                }
+            }
+        }
+    }
+}
+
 /// Removes the cgroup `path` in every hierarchy where nothing is below it.
 ///
 /// Runtimes remove a container's cgroup but leave the parents they made on the way.

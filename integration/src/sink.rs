@@ -21,6 +21,8 @@ pub enum Mood {
     Take,
     /// Answers this class of error and records it as refused.
     Refuse(Code),
+    /// Answers this class of error to events on this topic only, and takes the others.
+    RefuseTopic(&'static str, Code),
     /// Reads it, never answers, records it as swallowed.
     Hang,
     /// Records it but drops the connection instead of an answer: the shim cannot know.
@@ -191,17 +193,25 @@ fn serve(mut connection: UnixStream, shared: &Shared) {
         let Ok(request) = Request::parse_from_bytes(&frame.payload) else {
             break;
         };
-        let mood = shared.0.lock().unwrap().mood;
         let event = decode(&request, arrived);
+        let mood = match (shared.0.lock().unwrap().mood, &event) {
+            (Mood::RefuseTopic(topic, code), Some(event)) if event.topic == topic => {
+                Mood::Refuse(code)
+            }
+            (Mood::RefuseTopic(..), _) => Mood::Take,
+            (mood, _) => mood,
+        };
         let code = match (&event, mood) {
             (None, _) => Code::UNIMPLEMENTED,
             (_, Mood::Refuse(code)) => code,
             (_, _) => Code::OK,
         };
+        // Held until the answer is out, so that whoever has seen the event in the list, and then
+        // takes the sink away, cannot come between the event and its answer.
+        let mut state = shared.0.lock().unwrap();
         if let Some(event) = event {
-            let mut state = shared.0.lock().unwrap();
             match mood {
-                Mood::Take => state.taken.push(event),
+                Mood::Take | Mood::RefuseTopic(..) => state.taken.push(event),
                 Mood::Refuse(_) | Mood::Hang | Mood::TakeAndDrop => state.refused.push(event),
             }
             shared.1.notify_all();
@@ -209,7 +219,7 @@ fn serve(mut connection: UnixStream, shared: &Shared) {
         match mood {
             Mood::Hang => continue,
             Mood::TakeAndDrop => break,
-            Mood::Take | Mood::Refuse(_) => {}
+            Mood::Take | Mood::Refuse(_) | Mood::RefuseTopic(..) => {}
         }
         let mut response = Response::new();
         let status = response.status.mut_or_insert_default();
@@ -223,7 +233,9 @@ fn serve(mut connection: UnixStream, shared: &Shared) {
             flags: 0,
             payload: response.write_to_bytes().expect("responses encode"),
         };
-        if answer.write(&mut connection).is_err() {
+        let written = answer.write(&mut connection);
+        drop(state);
+        if written.is_err() {
             break;
         }
     }

@@ -4,7 +4,9 @@
 use std::collections::VecDeque;
 use std::fs;
 
-use wherry_integration::e2e::{Dockerd, LONG, Running, in_terminal, quick, shim_dir, until};
+use wherry_integration::e2e::{
+    Dockerd, LONG, Running, are_go_shims, in_terminal, quick, shim_dir, until,
+};
 
 /// `docker run --rm --network none` with these flags and this command, as arguments.
 fn run_rm<'a>(flags: &[&'a str], cmd: &[&'a str]) -> Vec<&'a str> {
@@ -247,14 +249,30 @@ fn healthchecks_tell_health_and_sickness() {
 fn a_hog_past_its_memory_limit_is_out_of_memory_killed() {
     let engine = Dockerd::start(&shim_dir());
     // dd's buffer alone is past the limit.
-    let hog = ["dd", "if=/dev/zero", "of=/dev/null", "bs=256M", "count=1"];
-    let id = engine.run_detached(&["--memory", "16m"], &hog);
+    let script = "while ! [ -e /now ]; do sleep 0.1; done; \
+                  exec dd if=/dev/zero of=/dev/null bs=256M count=1";
+    let id = engine.run_detached(&["--memory", "16m"], &["sh", "-c", script]);
+    let _ = engine.docker(["exec", &id, "touch", "/now"]).ok();
     let waited = engine.docker(["wait", &id]).ok();
     assert_eq!(waited.line(), "137");
     assert_eq!(
         engine.inspect(&id, "{{.State.OOMKilled}} {{.State.ExitCode}}"),
         "true 137"
     );
+    remove(&engine, &id);
+}
+
+#[test]
+fn a_hog_in_its_first_moment_is_out_of_memory_killed() {
+    let engine = Dockerd::start(&shim_dir());
+    let hog = ["dd", "if=/dev/zero", "of=/dev/null", "bs=256M", "count=1"];
+    let id = engine.run_detached(&["--memory", "16m"], &hog);
+    let waited = engine.docker(["wait", &id]).ok();
+    assert_eq!(waited.line(), "137");
+    // The Go shim of 1.6 begins to watch only after the start, and tells it after the exit.
+    if !are_go_shims(&shim_dir()) {
+        assert_eq!(engine.inspect(&id, "{{.State.OOMKilled}}"), "true");
+    }
     remove(&engine, &id);
 }
 

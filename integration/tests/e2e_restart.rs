@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use wherry_integration::e2e::{
-    Containerd, IMAGE, LONG, Running, command, shim_dir, until, until_ok,
+    Containerd, IMAGE, LONG, Running, SHORT, command, shim_dir, until, until_ok,
 };
 
 /// Starts `script` detached in a container of this name.
@@ -16,15 +16,6 @@ fn start(node: &Containerd, name: &str, script: &str) -> String {
         .ok();
     node.await_status(&id, "RUNNING");
     id
-}
-
-fn delete_expecting(node: &Containerd, id: &str, code: i32) {
-    let deleted = node.ctr(["task", "delete", id]).ok();
-    assert!(
-        deleted.stderr.contains(&format!("exit code {code}")),
-        "{deleted}"
-    );
-    let _ = node.ctr(["container", "delete", id]).ok();
 }
 
 /// The pid of the first process of container `id`, as `ctr task ls` gives it.
@@ -73,7 +64,7 @@ fn containers_run_on_while_containerd_is_away_and_are_usable_after() {
 
     let _ = node.ctr(["task", "kill", "--signal", "SIGTERM", &id]).ok();
     node.await_status(&id, "STOPPED");
-    delete_expecting(&node, &id, 42);
+    node.delete(&id, 42);
     node.footprint().assert_clean();
 }
 
@@ -95,7 +86,7 @@ fn an_exit_while_containerd_is_away_keeps_its_code() {
 
     node.restart_daemon();
     node.await_status(&id, "STOPPED");
-    delete_expecting(&node, &id, 23);
+    node.delete(&id, 23);
     node.footprint().assert_clean();
 }
 
@@ -119,7 +110,7 @@ fn an_exit_while_containerd_is_away_is_published_when_it_is_back() {
     let seen = events.stdout_until(LONG, |text| text.contains("/tasks/exit"));
     assert!(seen.contains(r#""exit_status":24"#), "{seen}");
     events.signal(Signal::SIGKILL);
-    delete_expecting(&node, &id, 24);
+    node.delete(&id, 24);
     node.footprint().assert_clean();
 }
 
@@ -168,7 +159,7 @@ fn an_attached_clients_output_goes_on_while_containerd_is_away() {
     node.await_status(&id, "STOPPED");
     let mut reader = reader;
     let _ = reader.wait(LONG).ok();
-    delete_expecting(&node, &id, 137);
+    node.delete(&id, 137);
     node.footprint().assert_clean();
 }
 
@@ -238,7 +229,7 @@ fn a_killed_shim_leaves_nothing_behind() {
         seen.contains("/tasks/exit"),
         "containerd tells the end of the task: {seen}"
     );
-    until("the container to die", LONG, || {
+    until("the container to die", SHORT, || {
         (!exists(pid)).then_some(())
     });
     events.signal(Signal::SIGKILL);
@@ -254,7 +245,7 @@ fn a_shim_killed_while_containerd_is_away_leaves_nothing_behind() {
     node.kill_daemon();
     kill(Pid::from_raw(shim), Signal::SIGKILL).unwrap();
     node.restart_daemon();
-    until("the container to die", LONG, || {
+    until("the container to die", SHORT, || {
         (!exists(pid)).then_some(())
     });
     let _ = node.ctr(["container", "delete", &id]).ok();

@@ -174,7 +174,7 @@ pub fn served_environment(
 pub fn socket_dir_or_default(request: &StartRequest) -> PathBuf {
     request
         .socket_dir()
-        .unwrap_or(Path::new(task_api::bootstrap::SOCKET_DIR))
+        .unwrap_or_else(|| Path::new(task_api::bootstrap::SOCKET_DIR))
         .to_owned()
 }
 

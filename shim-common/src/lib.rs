@@ -14,3 +14,4 @@ pub mod socket;
 pub mod spec;
 pub mod start;
 pub mod stdio;
+pub mod watch;

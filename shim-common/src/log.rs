@@ -129,7 +129,7 @@ impl Sink {
         let room = LINE_LIMIT - 1 - self.context.len().min(LINE_LIMIT / 2);
         if line.len() > room {
             // Not within a character, nor behind a backslash that escapes the quote.
-            let mut end = line.floor_char_boundary(room - CUT.len() - 1);
+            let mut end = floor_char(&line, room - CUT.len() - 1);
             while line[..end].ends_with('\\') {
                 end -= 1;
             }
@@ -138,7 +138,7 @@ impl Sink {
             line.push('"');
         }
         line.push_str(&self.context);
-        line.truncate(line.floor_char_boundary(LINE_LIMIT - 1));
+        line.truncate(floor_char(&line, LINE_LIMIT - 1));
         line.push('\n');
         line
     }
@@ -206,6 +206,15 @@ fn write_once(mut to: impl io::Write, line: &str) -> io::Result<()> {
             Err(error) => return Err(error),
         }
     }
+}
+
+/// The greatest index up to `at` that is no inside of a character.
+fn floor_char(text: &str, at: usize) -> usize {
+    (0..=at)
+        .rev()
+        .find(|index| text.is_char_boundary(*index))
+        .unwrap_or(0)
+        .min(text.len())
 }
 
 /// Appends a logfmt value, in quotes where it needs them.
@@ -297,8 +306,6 @@ mod tests {
     fn fifo() -> (tempfile::TempDir, PathBuf) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
-        let c_path = std::ffi::CString::new(path.to_str().unwrap()).unwrap();
-        drop(c_path);
         let mut mkfifo = sys::spawn::Spawn::new("/usr/bin/mkfifo");
         mkfifo.args.push(path.clone().into());
         let child = mkfifo.spawn().unwrap();

@@ -106,19 +106,21 @@ impl Publisher {
 
     /// Waits until every event has left, `limit` at the longest. True if all have.
     pub async fn flush(&self, limit: Duration) -> bool {
-        let emptied = async {
-            loop {
-                let sent = self.shared.sent.notified();
-                if self.depth() == 0 {
-                    return;
-                }
-                sent.await;
-            }
-        };
         // A sender that pauses tries at once, and often from now on: there may be no later.
         let _flushing = Flushing::new(&self.shared);
         self.shared.wake.notify_one();
-        tokio::time::timeout(limit, emptied).await.is_ok()
+        tokio::time::timeout(limit, self.emptied()).await.is_ok()
+    }
+
+    /// Waits until every event has left, however long the daemon is away; hurries nothing.
+    pub async fn emptied(&self) {
+        loop {
+            let sent = self.shared.sent.notified();
+            if self.depth() == 0 {
+                return;
+            }
+            sent.await;
+        }
     }
 }
 

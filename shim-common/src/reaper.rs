@@ -10,6 +10,8 @@ use sys::signal::SignalFd;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use crate::watch::watch;
+
 /// A child has ended and was collected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ExitNotice {
@@ -62,12 +64,7 @@ impl Reaper {
     pub fn new() -> io::Result<Self> {
         let [a, b, c] = SIGNALS;
         let source = Source(SignalFd::new(&[libc::SIGCHLD, a, b, c])?);
-        #[expect(
-            deprecated,
-            reason = "its successor is unsafe, which only sys may be; what it asks for holds here: \
-                      the source owns one descriptor and never swaps it"
-        )]
-        let source = AsyncFd::with_interest(source, Interest::READABLE)?;
+        let source = watch(source, Interest::READABLE)?;
         Ok(Self {
             source,
             children: true,

@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -77,9 +77,19 @@ impl std::error::Error for SpecError {}
 /// # Errors
 /// Failures of reading, and a file of more than 64 MiB.
 pub fn read(path: &Path) -> Result<Vec<u8>, SpecError> {
-    let text = std::fs::File::open(path)
-        .and_then(|file| sys::memfd::read_limited(file, usize::try_from(LIMIT).unwrap_or(0)));
-    text.map_err(|error| SpecError::Read(path.to_owned(), error))
+    let read = || {
+        let file = std::fs::File::open(path)?;
+        let size = file.metadata()?.len();
+        if size > LIMIT {
+            let text = format!("{size} bytes are more than {LIMIT}");
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, text));
+        }
+        // With room for the whole text and for the end of it, two reads do.
+        let mut text = Vec::with_capacity(usize::try_from(size).unwrap_or(0) + 1);
+        file.take(LIMIT).read_to_end(&mut text)?;
+        Ok(text)
+    };
+    read().map_err(|error| SpecError::Read(path.to_owned(), error))
 }
 
 impl<'a> Spec<'a> {

@@ -1,5 +1,6 @@
 //! The runc shims: one code base, two tiny binaries.
 
+pub mod allocator;
 pub mod container;
 pub mod delete;
 pub mod flavor;

@@ -15,7 +15,7 @@ use task_api::bootstrap::{SOCKET_DIR, env};
 use task_api::bundle::{CONFIG, check_container_id, check_namespace};
 
 pub use crate::flavor::Flavor;
-use crate::{delete, info, runc};
+use crate::{allocator, delete, info, runc};
 
 /// The shims' version, as `-v` and `-info` tell it.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -106,7 +106,8 @@ fn run(flavor: Flavor, program: &OsString, invocation: &Invocation) -> Result<()
             );
             reply(&delete::delete(flavor, flags)?)
         }
-        Action::Serve => serve(flavor, flags),
+        // Its stderr is the log, where the next line follows.
+        Action::Serve => serve(flavor, flags).map_err(|text| text + "\n"),
     }
 }
 
@@ -149,6 +150,9 @@ fn start(flavor: Flavor, flags: &Flags) -> Result<Vec<u8>, String> {
         &flags.address
     };
     let mut changes = vec![(env::GOMAXPROCS, flavor.gomaxprocs())];
+    if std::env::var_os(allocator::VARIABLE).is_none() {
+        changes.push((allocator::VARIABLE, allocator::SETTING));
+    }
     if std::env::var_os(env::TTRPC_ADDRESS).is_none() && !ttrpc.is_empty() {
         changes.push((env::TTRPC_ADDRESS, ttrpc));
     }

@@ -46,17 +46,6 @@ pub struct CreateRequest {
 pub enum Request {
     /// Create a container.
     Create(Box<CreateRequest>),
-    /// Register an exec with this process spec, raw JSON.
-    Exec {
-        /// The container.
-        id: String,
-        /// The exec's id.
-        exec_id: String,
-        /// What it is connected to.
-        io: IoPaths,
-        /// The process spec as it came.
-        spec: Vec<u8>,
-    },
     /// A command on a container.
     Container(String, Command),
     /// End the shim.
@@ -137,7 +126,7 @@ impl TaskHandler for Service {
 pub fn decode(method: Method, payload: &[u8]) -> Result<Request, Refusal> {
     let command = match method {
         Method::Create => return create(parse(payload)?).map(|c| Request::Create(Box::new(c))),
-        Method::Exec => return exec(parse(payload)?),
+        Method::Exec => exec(parse(payload)?)?,
         Method::Shutdown => return Ok(Request::Shutdown),
         Method::State => {
             let r: wire::StateRequest = parse(payload)?;
@@ -260,7 +249,7 @@ fn create(r: wire::CreateTaskRequest) -> Result<CreateRequest, Refusal> {
     })
 }
 
-fn exec(r: wire::ExecProcessRequest) -> Result<Request, Refusal> {
+fn exec(r: wire::ExecProcessRequest) -> Result<(String, Command), Refusal> {
     check_exec_id(&r.exec_id)?;
     let spec = r.spec.into_option().unwrap_or_default().value;
     let io = IoPaths {
@@ -272,19 +261,34 @@ fn exec(r: wire::ExecProcessRequest) -> Result<Request, Refusal> {
     let spec = with_terminal(&spec, r.terminal).map_err(|error| {
         Refusal::invalid_argument(format!("process spec of exec {}: {error}", r.exec_id))
     })?;
-    Ok(Request::Exec {
-        id: r.id,
-        exec_id: r.exec_id,
-        io,
-        spec,
-    })
+    Ok((
+        r.id,
+        Command::Exec {
+            id: r.exec_id,
+            io,
+            spec,
+        },
+    ))
 }
 
-/// The request's `terminal` overrides the spec's; every other field stays as it came, byte for
-/// byte, since each is kept as raw JSON.
+/// The request's `terminal` overrides the spec's. A spec that says the same already, which is the
+/// rule, is passed on byte for byte; in another every other field stays as it came, since each is
+/// kept as raw JSON. The runtimes' decoders take a field's name in any case, so both spellings of
+/// a name must not go to them.
 fn with_terminal(spec: &[u8], terminal: bool) -> serde_json::Result<Vec<u8>> {
     use serde_json::value::{RawValue, to_raw_value};
     let mut fields: HashMap<String, Box<RawValue>> = serde_json::from_slice(spec)?;
+    let is_it = |name: &str| name.eq_ignore_ascii_case("terminal");
+    let wanted = if terminal { "true" } else { "false" };
+    let mut told = fields.iter().filter(|(name, _)| is_it(name)).peekable();
+    let as_wanted = match told.peek() {
+        Some(_) => told.all(|(_, value)| value.get() == wanted),
+        None => !terminal,
+    };
+    if as_wanted {
+        return Ok(spec.to_vec());
+    }
+    fields.retain(|name, _| !is_it(name));
     fields.insert("terminal".to_owned(), to_raw_value(&terminal)?);
     serde_json::to_vec(&fields)
 }
@@ -364,7 +368,7 @@ fn pids_response(pids: Vec<(i32, Option<String>)>) -> wire::PidsResponse {
         .into_iter()
         .map(|(pid, exec)| wire::ProcessInfo {
             pid: u32::try_from(pid).unwrap_or_default(),
-            info: exec.map(|exec_id| process_details(exec_id)).into(),
+            info: exec.map(process_details).into(),
             ..Default::default()
         })
         .collect();

@@ -11,7 +11,6 @@
 
 use std::collections::BTreeMap;
 
-use sys;
 use sys::signal::SignalFd;
 use sys::spawn::Spawn;
 

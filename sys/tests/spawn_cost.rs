@@ -4,7 +4,6 @@
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use sys;
 use sys::spawn::Spawn;
 
 const ROUNDS: usize = 1000;

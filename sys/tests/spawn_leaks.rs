@@ -1,7 +1,6 @@
 //! A thousand spawns, successful and failed, leave no descriptor, no mapping and no zombie. One
 //! test alone in its process: it counts what the whole process has.
 
-use sys;
 use sys::spawn::Spawn;
 
 /// Open descriptors and lines of the memory map; the reading itself costs one in both counts.

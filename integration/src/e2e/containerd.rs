@@ -220,6 +220,32 @@ impl Containerd {
         });
     }
 
+    /// Deletes the ended task and its container; ctr must be told that it ended with `code`.
+    ///
+    /// # Panics
+    ///
+    /// When a delete fails, or tells another exit code.
+    pub fn delete(&self, id: &str, code: i32) {
+        let deleted = self.ctr(["task", "delete", id]).ok();
+        let told = format!("exit code {code}");
+        assert!(
+            deleted.stderr.contains(&told),
+            "delete says {told}: {deleted}"
+        );
+        let _ = self.ctr(["container", "delete", id]).ok();
+    }
+
+    /// Kills the container with SIGKILL, and deletes task and container.
+    ///
+    /// # Panics
+    ///
+    /// When one of the steps fails.
+    pub fn remove(&self, id: &str) {
+        let _ = self.ctr(["task", "kill", "--signal", "SIGKILL", id]).ok();
+        self.await_status(id, "STOPPED");
+        self.delete(id, 137);
+    }
+
     /// What this containerd, its shims and its containers have on the machine.
     #[must_use]
     pub fn footprint(&self) -> &Footprint {

@@ -15,6 +15,7 @@
 //! that names the thing.
 
 mod containerd;
+mod criu;
 mod docker;
 mod footprint;
 mod image;
@@ -24,6 +25,7 @@ mod shims;
 mod wait;
 
 pub use containerd::{Containerd, IMAGE};
+pub use criu::Criu;
 pub use docker::Dockerd;
 pub use footprint::{Footprint, Shim};
 pub use image::{layer_tar, unpack_rootfs};

@@ -48,11 +48,15 @@ pub fn are_go_shims(dir: &Path) -> bool {
 }
 
 fn release_dir() -> PathBuf {
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(
+    target_dir().join(host_triple()).join("release")
+}
+
+/// Where cargo builds, and the Makefile keeps the tools it fetched.
+pub(super) fn target_dir() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(
         || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"),
         PathBuf::from,
-    );
-    target.join(host_triple()).join("release")
+    )
 }
 
 /// The target triple of a Linux build with glibc on this kind of processor.

@@ -110,17 +110,6 @@ impl Logger {
         drop(ending);
     }
 
-    /// Ends the logger: it may do so itself at the end of file, then it is asked, then killed.
-    pub(super) async fn stop(self: Rc<Self>) {
-        for (signal, wait) in [(libc::SIGTERM, OWN_END), (libc::SIGKILL, TERM)] {
-            if timeout(wait, self.ended()).await.is_ok() {
-                return;
-            }
-            log::warn!("{self} does not end; signal {signal}");
-            self.signal(signal);
-        }
-    }
-
     async fn ended(&self) -> io::Result<()> {
         // A pidfd stays readable, so the state need not be cleared.
         self.pidfd.readable().await.map(|_| ())
@@ -132,6 +121,30 @@ impl Logger {
         {
             log::warn!("{self}: signal {signal}: {error}");
         }
+    }
+}
+
+/// A logger that is to end. Dropped before it has, with the shim itself, it asks it to.
+pub(super) struct Stopping(pub(super) Rc<Logger>);
+
+impl Stopping {
+    /// Ends the logger: it may do so itself at the end of file, then it is asked, then killed.
+    pub(super) async fn stop(self) {
+        let logger = &self.0;
+        for (signal, wait) in [(libc::SIGTERM, OWN_END), (libc::SIGKILL, TERM)] {
+            if timeout(wait, logger.ended()).await.is_ok() {
+                return;
+            }
+            log::warn!("{logger} does not end; signal {signal}");
+            logger.signal(signal);
+        }
+    }
+}
+
+impl Drop for Stopping {
+    fn drop(&mut self) {
+        // One that has ended takes no notice.
+        self.0.signal(libc::SIGTERM);
     }
 }
 

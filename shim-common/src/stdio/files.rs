@@ -101,7 +101,7 @@ async fn run(copy: &FileCopy, stream: &Stream) -> io::Result<()> {
         })
         .await;
         let _: Sender<()> = alive;
-        let (moved, pause) = copied.map_err(|_| io::Error::other("the copying helper died"))?;
+        let (moved, pause) = copied.map_err(io::Error::other)?;
         stream.count(moved);
         if let Pause::Ended = pause? {
             return Ok(());

@@ -254,7 +254,7 @@ async fn open_file(path: &Path, create: bool) -> Result<Arc<File>, StdioError> {
     match helper::run(move || files::open_append(&owned, create)).await {
         Ok(Ok(file)) => Ok(Arc::new(file)),
         Ok(Err(source)) => Err(open_failed(path, source)),
-        Err(_) => Err(open_failed(path, io::Error::other("the helper died"))),
+        Err(error) => Err(open_failed(path, io::Error::other(error))),
     }
 }
 

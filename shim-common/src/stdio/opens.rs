@@ -6,11 +6,10 @@
 
 use std::cell::RefCell;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::path::Path;
 use std::rc::{Rc, Weak};
 
-use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
+use sys::inotify::{Inotify, Watch};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -18,38 +17,27 @@ use super::watched::watch;
 
 thread_local! {
     // The shim has one thread; its only instance lives as long as somebody waits on it.
-    static SHARED: RefCell<Weak<AsyncFd<Instance>>> = const { RefCell::new(Weak::new()) };
-}
-
-struct Instance(Inotify);
-
-impl AsRawFd for Instance {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.as_fd().as_raw_fd()
-    }
+    static SHARED: RefCell<Weak<AsyncFd<Inotify>>> = const { RefCell::new(Weak::new()) };
 }
 
 /// A watch on one file; dropped, it is taken off.
 pub(super) struct Opens {
-    instance: Rc<AsyncFd<Instance>>,
-    file: WatchDescriptor,
+    instance: Rc<AsyncFd<Inotify>>,
+    file: Watch,
 }
 
 /// Watches the file at `path` for being opened from now on.
 pub(super) fn watch_opens(path: &Path) -> io::Result<Opens> {
-    let instance = SHARED.with_borrow_mut(|shared| match shared.upgrade() {
-        Some(instance) => Ok(instance),
+    let known = SHARED.with_borrow(Weak::upgrade);
+    let instance = match known {
+        Some(instance) => instance,
         None => {
-            let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
-            let instance = Rc::new(watch(Instance(inotify), Interest::READABLE)?);
-            *shared = Rc::downgrade(&instance);
-            io::Result::Ok(instance)
+            let instance = Rc::new(watch(Inotify::new()?, Interest::READABLE)?);
+            SHARED.set(Rc::downgrade(&instance));
+            instance
         }
-    })?;
-    let file = instance
-        .get_ref()
-        .0
-        .add_watch(path, AddWatchFlags::IN_OPEN)?;
+    };
+    let file = instance.get_ref().add_watch(path, libc::IN_OPEN)?;
     Ok(Opens { instance, file })
 }
 
@@ -59,20 +47,17 @@ impl Opens {
     pub(super) async fn next(&self) -> io::Result<()> {
         // Every waiter is woken by an event; who comes first empties the queue for all.
         let mut guard = self.instance.readable().await?;
-        match self.instance.get_ref().0.read_events() {
-            Ok(_) => Ok(()),
-            Err(nix::Error::EAGAIN | nix::Error::EINTR) => {
-                guard.clear_ready();
-                Ok(())
-            }
-            Err(errno) => Err(errno.into()),
+        if self.instance.get_ref().read_events()?.is_empty() {
+            guard.clear_ready();
         }
+        Ok(())
     }
 }
 
 impl Drop for Opens {
     fn drop(&mut self) {
-        // Fails when the file and with it the watch is gone already.
-        let _ = self.instance.get_ref().0.rm_watch(self.file);
+        if let Err(error) = self.instance.get_ref().remove_watch(self.file) {
+            log::debug!("remove the watch on a FIFO: {error}");
+        }
     }
 }

@@ -6,14 +6,14 @@ use std::fmt::Write;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 
 use tokio::task::{JoinHandle, spawn_local};
 
-use super::binary::Logger;
+use super::binary::{Logger, Stopping};
 use super::console::Master;
 use super::stdin::{Hold, Input};
-use super::stream::{Drain, Phase, Stream};
+use super::stream::{Drain, Ending, Phase, Stream};
 use super::terminal::{Terminal, relay_input, relay_output};
 use super::watched::Watched;
 
@@ -50,7 +50,9 @@ pub(super) enum Console {
         sink: Watched,
         stream: Rc<Stream>,
     },
-    Attached(Rc<Terminal>),
+    /// The copying tasks own the master: with the last of them it is closed, at the exit of the
+    /// process and not at Delete (containerd #11160).
+    Attached(Weak<Terminal>),
 }
 
 impl Relay {
@@ -74,7 +76,7 @@ impl Relay {
         if self.exited.get() {
             terminal.process_exited();
         }
-        let attached = Console::Attached(Rc::clone(&terminal));
+        let attached = Console::Attached(Rc::downgrade(&terminal));
         if let Console::Awaited {
             input,
             sink,
@@ -105,9 +107,10 @@ impl Relay {
     /// ResizePty).
     pub fn resize(&self, width: u16, height: u16) -> io::Result<()> {
         match &self.console {
-            Console::Attached(terminal) => {
-                sys::tty::set_window_size(&terminal.master, width, height)
-            }
+            Console::Attached(terminal) => match terminal.upgrade() {
+                Some(terminal) => sys::tty::set_window_size(&terminal.master, width, height),
+                None => Ok(()),
+            },
             Console::None | Console::Awaited { .. } => Ok(()),
         }
     }
@@ -117,16 +120,15 @@ impl Relay {
     pub fn process_exited(&mut self) {
         self.exited.set(true);
         self.close_stdin();
-        match &mut self.console {
-            Console::Attached(terminal) => terminal.process_exited(),
-            // A runtime that failed before it sent the master will never send it.
-            console @ Console::Awaited { .. } => {
-                if let Console::Awaited { stream, .. } = std::mem::take(console) {
-                    stream.own_reader.take();
-                    stream.enter(Phase::Done);
+        match &self.console {
+            Console::Attached(terminal) => {
+                if let Some(terminal) = terminal.upgrade() {
+                    terminal.process_exited();
                 }
             }
-            Console::None => {}
+            // A short-lived process may be gone before its master was taken from the socket:
+            // what it wrote is in there.
+            Console::Awaited { .. } | Console::None => {}
         }
         for (task, handle) in &self.tasks {
             if let Task::Input = task {
@@ -143,8 +145,17 @@ impl Relay {
 
     /// The process is deleted: from now on each stream lives only as long as somebody outside
     /// reads it. A stream without a reader ends at once, others when their reader goes, and that
-    /// counts as drained.
+    /// counts as drained. A terminal that never came, that of a process which could not be
+    /// started, is not awaited any longer, and a logger is ended as [`Relay::shut`] says.
     pub fn release_readers(&mut self) {
+        self.console = match std::mem::take(&mut self.console) {
+            Console::Awaited { stream, .. } => {
+                drop(Ending(stream));
+                Console::None
+            }
+            other => other,
+        };
+        self.stop_logger();
         for (task, handle) in &self.tasks {
             if let Task::Output(stream) = task {
                 stream.own_reader.take();
@@ -157,12 +168,16 @@ impl Relay {
     }
 
     /// Ends everything: descriptors are closed, undelivered bytes are dropped, `on_drained` is
-    /// forgotten, a logger still alive gets SIGTERM after a second and SIGKILL after twelve more
-    /// (by a task of its own, as long as the `LocalSet` runs).
+    /// forgotten, a logger still alive gets SIGTERM after a second and SIGKILL after twelve more,
+    /// by a task of its own; if the `LocalSet` ends before, it gets SIGTERM then.
     pub fn shut(mut self) {
+        self.stop_logger();
+    }
+
+    fn stop_logger(&mut self) {
         if let Some(logger) = self.logger.take() {
             self.exited.set(true);
-            spawn_local(logger.stop());
+            spawn_local(Stopping(logger).stop());
         }
     }
 

@@ -12,15 +12,7 @@ use tokio::io::unix::AsyncFd;
 /// An end of a pipe or FIFO in the event loop.
 pub(super) type Watched = AsyncFd<File>;
 
-/// Puts a nonblocking descriptor into the event loop of the current runtime.
-#[expect(
-    deprecated,
-    reason = "the replacement is unsafe for the sake of types whose descriptor can change; \
-              every type given here owns one descriptor that never does"
-)]
-pub(super) fn watch<T: AsRawFd>(inner: T, interest: Interest) -> io::Result<AsyncFd<T>> {
-    AsyncFd::with_interest(inner, interest)
-}
+pub(super) use crate::watch::watch;
 
 /// As [`watch`] for an end of a pipe, which becomes nonblocking.
 pub(super) fn watch_pipe(end: OwnedFd, interest: Interest) -> io::Result<Watched> {

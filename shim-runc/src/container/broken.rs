@@ -6,8 +6,8 @@ use std::time::SystemTime;
 use task_api::status::Refusal;
 
 use super::{
-    CallId, Command, Container, Creation, Deletion, Effect, Event, Input, Operation, Reply, Run,
-    Step, Target, never_ran,
+    CallId, Command, Container, Creation, Deletion, Effect, Event, Exit, Input, Operation, Reply,
+    Run, Step, Target, Timer, never_ran,
 };
 use crate::process::{ExecState, InitState};
 
@@ -40,6 +40,13 @@ impl Container {
             calls.extend(exec.starting.take());
             calls.append(&mut exec.deleting);
         }
+        if let InitState::Alive {
+            died: Some(exit), ..
+        } = self.init
+        {
+            // Nothing is held back any more.
+            self.broken_exit(exit, out);
+        }
         self.creation = Creation::Done;
         out.extend(
             calls
@@ -52,18 +59,7 @@ impl Container {
         match input {
             Input::Command(call, command) => self.broken_command(call, command, out),
             Input::CallGone(call) => self.call_gone(call),
-            Input::Exited(Target::Init, exit) => {
-                let pid = self.init.pid();
-                self.init = InitState::Stopped { pid, exit };
-                out.push(Effect::Publish(Event::Exit {
-                    target: Target::Init,
-                    pid,
-                    exit,
-                }));
-                for call in std::mem::take(&mut self.waiters) {
-                    out.push(Effect::Reply(call, Ok(Reply::Exit(exit))));
-                }
-            }
+            Input::Exited(Target::Init, exit) => self.broken_exit(exit, out),
             Input::Exited(Target::Exec(id), exit) => self.exec_exited(&id, exit, out),
             // Created or started while the rules failed: it is known now, and can be killed.
             Input::Ran(Step::Create | Step::Restore, Ok(Some(pid))) => {
@@ -77,9 +73,10 @@ impl Container {
             Input::Ran(Step::Exec(id), Ok(Some(pid))) => {
                 if let Some(exec) = self.execs.get_mut(&id) {
                     exec.state = ExecState::Running { pid };
+                    out.push(Effect::Publish(Event::ExecStarted { id, pid }));
                 }
             }
-            Input::Ran(Step::Delete, _) => match self.facts {
+            Input::Ran(Step::Destroy, _) => match self.facts {
                 Some(facts) if facts.mounted => out.push(Effect::Unmount),
                 _ => self.broken_deleted(out),
             },
@@ -92,11 +89,13 @@ impl Container {
                 }
                 self.broken_deleted(out);
             }
+            Input::Drained(target) => self.has_drained(&target, out),
+            Input::Timer(Timer::StopDelete) => out.push(Effect::KillRun(Step::Destroy)),
+            Input::Timer(Timer::Drain(Target::Exec(id))) => self.exec_drain_over(&id, out),
             Input::Prepared(_)
             | Input::StdioOpened(..)
             | Input::Ran(..)
             | Input::Oom
-            | Input::Drained(_)
             | Input::Timer(_) => {}
         }
     }
@@ -126,7 +125,8 @@ impl Container {
                 Some(Operation::Delete(calls, _)) => calls.push(call),
                 _ => {
                     self.operation = Some(Operation::Delete(vec![call], Deletion::Runtime));
-                    out.push(Effect::Run(Run::Delete { force: true }));
+                    out.push(Effect::Arm(Timer::StopDelete));
+                    out.push(Effect::Run(Run::Destroy));
                 }
             },
             Command::Delete(Target::Exec(id)) => self.delete_exec(call, &id, out),
@@ -137,10 +137,35 @@ impl Container {
         }
     }
 
+    fn broken_exit(&mut self, exit: Exit, out: &mut Vec<Effect>) {
+        let pid = self.init.pid();
+        self.init = InitState::Stopped { pid, exit };
+        if self.announced {
+            out.push(Effect::Publish(Event::Exit {
+                target: Target::Init,
+                pid,
+                exit,
+            }));
+        }
+        for call in std::mem::take(&mut self.waiters) {
+            out.push(Effect::Reply(call, Ok(Reply::Exit(exit))));
+        }
+    }
+
     fn broken_deleted(&mut self, out: &mut Vec<Effect>) {
         let Some(Operation::Delete(calls, _)) = self.operation.take() else {
             return;
         };
+        if matches!(self.init, InitState::Alive { .. }) {
+            // The forced delete has killed it; its exit is told before the delete.
+            self.broken_exit(
+                Exit {
+                    status: 137,
+                    at: self.now,
+                },
+                out,
+            );
+        }
         let (pid, exit) = (self.init.pid(), self.init.exit().unwrap_or_else(never_ran));
         self.deleted_with(calls, pid, exit, out);
     }

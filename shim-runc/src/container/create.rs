@@ -8,7 +8,7 @@ use task_api::status::Refusal;
 
 use super::{
     CallId, Command, Container, Creation, Effect, Event, Exit, Facts, IoPaths, Reply, Run,
-    RunFailure, Step, Target,
+    RunFailure, Step, Target, Timer,
 };
 use crate::process::{InitState, Phase, not_created};
 
@@ -45,6 +45,7 @@ impl Container {
             killing_rest: false,
             asking_runtime: BTreeSet::new(),
             publish_anyway: false,
+            announced: false,
             broken: false,
             now: SystemTime::UNIX_EPOCH,
         }
@@ -61,11 +62,14 @@ impl Container {
         command: &Command,
         out: &mut Vec<Effect>,
     ) {
-        if *command == Command::Delete(Target::Init) {
-            self.aborters.push(call);
-            self.abort(out);
-        } else {
-            out.push(Effect::Reply(call, Err(not_created())));
+        match command {
+            Command::Delete(Target::Init) => {
+                self.aborters.push(call);
+                self.abort(out);
+            }
+            // Connect never fails: containerd asks it before it knows anything of the task.
+            Command::Connect => out.push(Effect::Reply(call, Ok(Reply::Connect { pid: 0 }))),
+            _ => out.push(Effect::Reply(call, Err(not_created()))),
         }
     }
 
@@ -93,7 +97,7 @@ impl Container {
                     // Nothing runs before Start, which restores; stdio is opened then, too.
                     self.creation = Creation::Done;
                     self.init = InitState::FromCheckpoint;
-                    out.push(Effect::Publish(Event::Create { pid: 0 }));
+                    self.announce(0, out);
                     return self.answer_creator(Ok(Reply::Pid(0)), out);
                 }
                 self.creation = Creation::OpeningStdio;
@@ -134,7 +138,7 @@ impl Container {
                     phase: Phase::Created,
                     died: None,
                 };
-                out.push(Effect::Publish(Event::Create { pid }));
+                self.announce(pid, out);
                 out.push(Effect::WatchOom);
                 self.answer_creator(Ok(Reply::Pid(pid)), out);
             }
@@ -148,6 +152,7 @@ impl Container {
                     self.create_failure.get_or_insert(failure.refusal);
                 }
                 self.creation = Creation::Undoing;
+                out.push(Effect::Arm(Timer::StopDelete));
                 out.push(Effect::Run(Run::Delete { force: true }));
             }
         }
@@ -155,6 +160,7 @@ impl Container {
 
     /// `delete --force` is over. Whether it found something does not matter.
     pub(super) fn undone(&mut self, out: &mut Vec<Effect>) {
+        out.push(Effect::Disarm(Timer::StopDelete));
         self.undo_mounts(out);
     }
 
@@ -192,6 +198,11 @@ impl Container {
             out.push(Effect::Reply(call, Ok(Reply::Deleted { pid: 0, exit })));
         }
         out.push(Effect::Forget(None));
+    }
+
+    fn announce(&mut self, pid: i32, out: &mut Vec<Effect>) {
+        self.announced = true;
+        out.push(Effect::Publish(Event::Create { pid }));
     }
 
     fn answer_creator(&mut self, reply: Result<Reply, Refusal>, out: &mut Vec<Effect>) {

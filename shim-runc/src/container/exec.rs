@@ -14,6 +14,7 @@ impl Container {
         call: CallId,
         id: String,
         io: IoPaths,
+        spec: Vec<u8>,
         out: &mut Vec<Effect>,
     ) {
         if self.execs.contains_key(&id) {
@@ -29,13 +30,18 @@ impl Container {
             .retain(|(tombstone, ..)| *tombstone != id);
         let exec = Exec {
             state: ExecState::Added,
-            io,
+            io: io.clone(),
             waiters: Vec::new(),
             starting: None,
             deleting: Vec::new(),
             drained: false,
         };
         self.execs.insert(id.clone(), exec);
+        out.push(Effect::KeepExec {
+            id: id.clone(),
+            io,
+            spec,
+        });
         out.push(Effect::Publish(Event::ExecAdded { id }));
         out.push(Effect::Reply(call, Ok(Reply::Empty)));
     }

@@ -31,6 +31,9 @@ impl Container {
         if matches!(self.init, InitState::Alive { .. }) {
             out.push(Effect::Arm(Timer::StopRuns));
             out.push(Effect::Arm(Timer::PublishAnyway));
+        } else if self.operating().is_some() {
+            // It holds nothing but the Delete that will wait in line behind it.
+            out.push(Effect::Arm(Timer::StopRuns));
         }
     }
 
@@ -66,7 +69,9 @@ impl Container {
                     .collect::<Vec<_>>()
             )));
         }
-        out.push(Effect::Disarm(Timer::StopRuns));
+        if self.operating().is_none() {
+            out.push(Effect::Disarm(Timer::StopRuns));
+        }
         out.push(Effect::Disarm(Timer::PublishAnyway));
         self.init = InitState::Stopped { pid, exit };
         out.push(Effect::Publish(Event::Exit {
@@ -85,17 +90,21 @@ impl Container {
     /// run comes as usual and releases what it held.
     pub(super) fn stop_runs(&mut self, out: &mut Vec<Effect>) {
         out.extend(self.exec_steps().map(Effect::KillRun));
-        let step = match self.operation {
+        out.extend(self.operating().map(Effect::KillRun));
+        if self.killing_rest {
+            out.push(Effect::KillRun(Step::KillRest));
+        }
+    }
+
+    /// The run of the operation in flight, a Delete's excepted: that has a limit of its own.
+    fn operating(&self) -> Option<Step> {
+        match self.operation {
             Some(Operation::Start(_)) => Some(Step::Start),
             Some(Operation::Pause(_)) => Some(Step::Pause),
             Some(Operation::Resume(_)) => Some(Step::Resume),
             Some(Operation::Update(_)) => Some(Step::Update),
             Some(Operation::Checkpoint(_)) => Some(Step::Checkpoint),
             Some(Operation::Delete(..)) | None => None,
-        };
-        out.extend(step.map(Effect::KillRun));
-        if self.killing_rest {
-            out.push(Effect::KillRun(Step::KillRest));
         }
     }
 

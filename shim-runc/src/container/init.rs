@@ -48,6 +48,8 @@ impl Container {
         self.operation = Some(match command {
             Command::Start(_) => {
                 out.push(if self.init == InitState::FromCheckpoint {
+                    // A restore that failed before has drained its own.
+                    self.drained = false;
                     Effect::OpenStdio(Target::Init)
                 } else {
                     Effect::Run(Run::Start)
@@ -71,12 +73,10 @@ impl Container {
                 Operation::Checkpoint(call)
             }
             _ => {
-                if self.init == InitState::FromCheckpoint {
-                    // The runtime never heard of it.
-                    self.after_runtime_delete(vec![call], out);
-                    return;
-                }
-                out.push(Effect::Run(Run::Delete { force: false }));
+                // What a restore that failed has left may still run.
+                let force = self.init == InitState::FromCheckpoint;
+                out.push(Effect::Arm(Timer::StopDelete));
+                out.push(Effect::Run(Run::Delete { force }));
                 Operation::Delete(vec![call], Deletion::Runtime)
             }
         });
@@ -219,6 +219,7 @@ impl Container {
         let Some(Operation::Delete(calls, Deletion::Runtime)) = self.operation.take() else {
             return;
         };
+        out.push(Effect::Disarm(Timer::StopDelete));
         match result {
             Err(failure) if !failure.container_gone => {
                 for call in calls {
@@ -289,7 +290,10 @@ impl Container {
                 at: self.now,
             };
             self.publish_anyway = true;
-            self.exited(&Target::Init, exit, out);
+            if let InitState::Alive { died, .. } = &mut self.init {
+                died.get_or_insert(exit);
+            }
+            self.settle(out);
         }
     }
 
@@ -323,7 +327,10 @@ impl Container {
         exit: Exit,
         out: &mut Vec<Effect>,
     ) {
-        out.push(Effect::Publish(Event::Delete { pid, exit }));
+        // What was never announced is not taken back.
+        if self.announced {
+            out.push(Effect::Publish(Event::Delete { pid, exit }));
+        }
         for call in calls {
             out.push(Effect::Reply(call, Ok(Reply::Deleted { pid, exit })));
         }

@@ -72,7 +72,9 @@ impl Container {
 
     pub(super) fn pids(&mut self, call: CallId, out: &mut Vec<Effect>) {
         let by_kernel = self.facts.is_some_and(|facts| facts.runtime_is_known);
-        out.push(if by_kernel || self.init == InitState::FromCheckpoint {
+        // A container without a process has no pids, and crun's `ps` dies of asking.
+        let none = !matches!(self.init, InitState::Alive { .. });
+        out.push(if by_kernel || none {
             Effect::ReadPids(call)
         } else {
             self.asking_runtime.insert(call);

@@ -123,7 +123,7 @@ impl World {
                 Effect::ReadPids(call) | Effect::ReadStats(call) => self.helpers.push(call),
                 Effect::Resize { call, .. } => self.answer(call, Ok(Reply::Empty)),
                 Effect::Unmount => {
-                    assert!(!self.unmounting);
+                    assert!(!self.unmounting || self.container.broken);
                     self.unmounting = true;
                 }
                 Effect::Arm(timer) => {
@@ -133,7 +133,11 @@ impl World {
                     self.timers.remove(&timer);
                 }
                 Effect::Forget(_) => self.forgotten = true,
-                Effect::WatchOom | Effect::CloseStdin(_) | Effect::Release(_) | Effect::Log(_) => {}
+                Effect::WatchOom
+                | Effect::CloseStdin(_)
+                | Effect::KeepExec { .. }
+                | Effect::Release(_)
+                | Effect::Log(_) => {}
             }
         }
     }
@@ -242,13 +246,15 @@ impl World {
             Run::Exec(id) => Ok(Some(self.spawn(Target::Exec(id)))),
             _ => Ok(None),
         };
-        if let (Step::Ps(call), Ok(_), false) = (&step, &result, self.forgotten) {
+        if let (Step::Ps(call), Ok(_), false) =
+            (&step, &result, self.forgotten || self.container.broken)
+        {
             self.answer(*call, Ok(Reply::Empty));
         }
         let kills_rest = matches!(run_kind(&step), Kind::Delete | Kind::KillRest) && well;
         self.input(Input::Ran(step.clone(), result));
         if kills_rest {
-            if step == Step::Delete {
+            if step != Step::KillRest {
                 self.exit(Target::Init, 137);
             }
             for id in EXECS {
@@ -277,12 +283,12 @@ impl World {
 
     fn act(&mut self, what: u8, which: u8) {
         let exec = Target::Exec(EXECS[usize::from(which) % EXECS.len()].to_owned());
-        let target = if which % 4 == 0 {
+        let target = if which.is_multiple_of(4) {
             Target::Init
         } else {
             exec.clone()
         };
-        let well = which % 5 != 0;
+        let well = !which.is_multiple_of(5);
         match what % 24 {
             0 => self.ask(Command::Start(Target::Init)),
             1 => self.ask(Command::Start(exec)),
@@ -291,13 +297,14 @@ impl World {
                 self.ask(Command::Exec {
                     id,
                     io: IoPaths::default(),
+                    spec: Vec::new(),
                 });
             }
             3 => self.ask(Command::Delete(target)),
             4 => self.ask(Command::Kill {
                 target,
                 signal: 9,
-                all: which % 7 == 0,
+                all: which.is_multiple_of(7),
             }),
             5 => self.ask(if well {
                 Command::Pause
@@ -338,7 +345,7 @@ impl World {
                     .keys()
                     .nth(usize::from(which) % self.runs.len().max(1));
                 if let Some(step) = step.cloned() {
-                    self.finish_run(step, well, which % 2 == 0);
+                    self.finish_run(step, well, which.is_multiple_of(2));
                 }
             }
             18 => {
@@ -363,8 +370,21 @@ impl World {
                 }
             }
             22 => self.fire(usize::from(which)),
+            23 if which.is_multiple_of(16) => self.break_down(),
             _ => self.ask(Command::Connect),
         }
+    }
+
+    /// The rules fail with a panic (DESIGN rule 9).
+    fn break_down(&mut self) {
+        if self.forgotten || self.container.broken {
+            return;
+        }
+        // What was held back is lost; from here on the kernel's order is all there is.
+        self.forced = true;
+        let mut out = Vec::new();
+        self.container.break_down(self.now, &mut out);
+        self.carry_out(out);
     }
 
     fn prepared(&self, well: bool) -> Result<Facts, Refusal> {
@@ -437,7 +457,7 @@ enum Kind {
 
 fn run_kind(step: &Step) -> Kind {
     match step {
-        Step::Delete => Kind::Delete,
+        Step::Delete | Step::Destroy => Kind::Delete,
         Step::KillRest => Kind::KillRest,
         _ => Kind::Other,
     }

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use shim_common::cgroup::Cgroup;
-use shim_common::cgroup::OomChange;
+use shim_common::cgroup::{Cgroup, OomChange, Version};
 use shim_common::helper;
 use shim_common::stdio::{self, Opened, StdioError};
 use task_api::status::Refusal;
 
 use super::host::{Ends, NumberedRelay};
+use super::runs::kill_group;
 use super::{Key, Message, Supervisor, prepare};
 use crate::container::{CallId, Effect, Event, Exit, Facts, Input, Reply, Target, Timer};
 use crate::service::Answer;
@@ -26,6 +26,11 @@ impl Supervisor {
             Effect::Reply(call, result) => self.answer(call, result.map(Answer::Rules)),
             Effect::Publish(event) => self.publish(key, event),
             Effect::Prepare => self.prepare(key),
+            Effect::KeepExec { id, io, spec } => {
+                if let Some(entry) = self.containers.get_mut(&key) {
+                    entry.host.keep_exec(id, io, spec);
+                }
+            }
             Effect::OpenStdio(target) => self.open_stdio(key, target),
             Effect::Run(run) => self.start_run(key, &run),
             Effect::KillRun(step) => self.kill_run(key, &step),
@@ -56,7 +61,11 @@ impl Supervisor {
                     .map_err(|error| Refusal::unknown(format!("resize the terminal: {error}")));
                 self.answer(call, result);
             }
-            Effect::WatchOom => self.watch_oom(key),
+            Effect::WatchOom => {
+                // The largest operation of all is over.
+                self.untidy += super::TIDY_EVERY;
+                self.watch_oom(key);
+            }
             Effect::Unmount => self.unmount(key),
             Effect::Arm(timer) => {
                 let after = limit(&timer);
@@ -68,6 +77,7 @@ impl Supervisor {
                 }
             }
             Effect::Release(target) => {
+                self.untidy += 1;
                 let released = self
                     .containers
                     .get_mut(&key)
@@ -133,7 +143,7 @@ impl Supervisor {
     }
 
     /// Runs what may block in a thread of its own; its end comes back as an input.
-    fn in_helper<T: Send + 'static>(
+    pub(super) fn in_helper<T: Send + 'static>(
         &self,
         key: Key,
         work: impl FnOnce() -> T + Send + 'static,
@@ -301,8 +311,16 @@ impl Supervisor {
         let Some(cgroup) = self.cgroup(key) else {
             return;
         };
-        if let Err(error) = cgroup.enable_controllers() {
-            log::debug!("enable cgroup controllers: {error}");
+        if cgroup.version() == Version::V2 {
+            // Writing to cgroup.subtree_control waits for a lock that the whole machine shares.
+            let cgroup = Arc::clone(&cgroup);
+            tokio::task::spawn_local(async move {
+                match helper::run(move || cgroup.enable_controllers()).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => log::debug!("enable cgroup controllers: {error}"),
+                    Err(error) => log::warn!("enable cgroup controllers: {error}"),
+                }
+            });
         }
         let mut watch = match cgroup.watch_oom() {
             Ok(watch) => watch,
@@ -327,12 +345,20 @@ impl Supervisor {
         let Some(entry) = self.containers.remove(&key) else {
             return;
         };
+        // A call of the runtime names the container by its id: one that is still under way would
+        // meet the next container of this id.
+        for running in entry.host.runs.values() {
+            kill_group(running);
+        }
         self.ledger.forget(key);
         self.relay_owners.retain(|_, (owner, _)| *owner != key);
         let id = entry.host.id.clone();
         self.ids.remove(&id);
-        if let Some(tombstone) = tombstone {
-            self.tombstones.insert(id, tombstone);
+        if let Some((pid, exit)) = tombstone {
+            if self.tombstones.len() == super::TOMBSTONES {
+                self.tombstones.pop_front();
+            }
+            self.tombstones.push_back((id, pid, exit));
         }
         self.container_forgotten();
     }
@@ -342,7 +368,7 @@ impl Supervisor {
 fn limit(timer: &Timer) -> Duration {
     Duration::from_secs(match timer {
         Timer::StopRuns | Timer::Drain(_) => 5,
-        Timer::PublishAnyway => 10,
+        Timer::PublishAnyway | Timer::StopDelete => 10,
         Timer::AwaitExit => 2,
     })
 }

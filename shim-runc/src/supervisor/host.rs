@@ -109,10 +109,10 @@ impl Host {
         self.io.get(target).cloned().unwrap_or_default()
     }
 
-    /// Notes an exec to come.
-    pub(super) fn add_exec(&mut self, id: &str, io: IoPaths, spec: Vec<u8>) {
-        self.io.insert(Target::Exec(id.to_owned()), io);
-        self.specs.insert(id.to_owned(), spec);
+    /// Keeps what an exec needs when it is started.
+    pub(super) fn keep_exec(&mut self, id: String, io: IoPaths, spec: Vec<u8>) {
+        self.io.insert(Target::Exec(id.clone()), io);
+        self.specs.insert(id, spec);
     }
 
     /// What the process is to be connected to.
@@ -240,9 +240,9 @@ impl Drop for Host {
 /// Removes a small file of the bundle. Unlink in a bundle, which lies on a tmpfs by default, does
 /// not wait for a disk.
 fn remove_file(path: &Path) {
-    if let Err(error) = std::fs::remove_file(path) {
-        if error.kind() != std::io::ErrorKind::NotFound {
-            log::warn!("remove {}: {error}", path.display());
-        }
+    if let Err(error) = std::fs::remove_file(path)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        log::warn!("remove {}: {error}", path.display());
     }
 }

@@ -1,7 +1,7 @@
 //! Whose exit is it? Maps pids to owners, and keeps the exits of pids nobody owns yet only
 //! while a run of the runtime is in flight that may still name one of them (DESIGN rule 3).
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use shim_common::reaper::ExitNotice;
 
@@ -21,42 +21,51 @@ pub(super) enum Owner {
 #[derive(Default)]
 pub(super) struct Ledger {
     owners: HashMap<i32, Owner>,
-    early: HashMap<i32, ExitNotice>,
-    /// Runs in flight that will name the pid of a process (create, restore, exec).
-    naming: usize,
+    /// Exits that nobody owned, with the moment (a count of runs begun) at which they came.
+    early: HashMap<i32, (u64, ExitNotice)>,
+    /// Runs in flight that will name the pid of a process, and when each began.
+    naming: BTreeMap<(Key, Step), u64>,
+    begun: u64,
 }
 
 impl Ledger {
     /// Notes who owns `pid`. A pid cannot be taken twice before its exit was noticed.
     pub(super) fn own(&mut self, pid: i32, owner: Owner) {
-        self.naming += usize::from(names_a_pid(&owner));
+        if let Owner::Run(key, step) = &owner
+            && names_a_pid(step)
+        {
+            self.begun += 1;
+            self.naming.insert((*key, step.clone()), self.begun);
+        }
         self.owners.insert(pid, owner);
     }
 
     /// The exit of a child: its owner, who is forgotten. An exit that nobody owns is kept if a
     /// run in flight may still name its pid.
     ///
-    /// The run itself counts until [`Ledger::named`] is called for it, since its own exit
-    /// comes before its pid file is read.
+    /// The run itself counts until [`Ledger::named`] is called for it, since its own exit comes
+    /// before its pid file is read.
     pub(super) fn exited(&mut self, notice: &ExitNotice) -> Option<Owner> {
         let owner = self.owners.remove(&notice.pid);
-        if owner.is_none() && self.naming > 0 {
-            self.early.insert(notice.pid, *notice);
+        if owner.is_none() && !self.naming.is_empty() {
+            self.early.insert(notice.pid, (self.begun, *notice));
         }
         owner
     }
 
-    /// A run that could name a pid is over, and its pid, if any, is taken up.
-    pub(super) fn named(&mut self) {
-        self.naming = self.naming.saturating_sub(1);
-        if self.naming == 0 {
-            self.early.clear();
+    /// A run that could name a pid is over, and its pid, if any, is taken up. Exits from before
+    /// the oldest such run that is still in flight are forgotten.
+    pub(super) fn named(&mut self, key: Key, step: &Step) {
+        self.naming.remove(&(key, step.clone()));
+        match self.naming.values().min() {
+            Some(oldest) => self.early.retain(|_, (came, _)| *came >= *oldest),
+            None => self.early.clear(),
         }
     }
 
     /// The exit of `pid` if it came before anybody knew whose it is.
     pub(super) fn take_early(&mut self, pid: i32) -> Option<ExitNotice> {
-        self.early.remove(&pid)
+        self.early.remove(&pid).map(|(_, notice)| notice)
     }
 
     /// Forgets what belongs to a container that is over.
@@ -73,10 +82,64 @@ impl Ledger {
     }
 }
 
-/// Whether the owner is a run whose end brings the pid of a process.
-pub(super) fn names_a_pid(owner: &Owner) -> bool {
-    matches!(
-        owner,
-        Owner::Run(_, Step::Create | Step::Restore | Step::Exec(_))
-    )
+/// Whether the end of this run brings the pid of a process.
+fn names_a_pid(step: &Step) -> bool {
+    matches!(step, Step::Create | Step::Restore | Step::Exec(_))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::*;
+
+    fn notice(pid: i32) -> ExitNotice {
+        ExitNotice {
+            pid,
+            status: 0,
+            exited_at: SystemTime::UNIX_EPOCH,
+        }
+    }
+
+    #[test]
+    fn an_early_exit_is_kept_only_while_a_run_may_name_it() {
+        let mut ledger = Ledger::default();
+        assert_eq!(ledger.exited(&notice(5)), None);
+        assert!(ledger.take_early(5).is_none(), "no run was in flight");
+
+        ledger.own(10, Owner::Run(1, Step::Create));
+        ledger.exited(&notice(5));
+        assert_eq!(
+            ledger.exited(&notice(10)),
+            Some(Owner::Run(1, Step::Create))
+        );
+        assert!(ledger.take_early(5).is_some());
+        ledger.exited(&notice(6));
+        ledger.named(1, &Step::Create);
+        assert!(ledger.take_early(6).is_none());
+    }
+
+    #[test]
+    fn orphans_do_not_pile_up_while_runs_overlap_for_ever() {
+        let mut ledger = Ledger::default();
+        for round in 0..1000_u64 {
+            let step = Step::Exec(round.to_string());
+            ledger.own(100_000, Owner::Run(1, step));
+            // An orphan in every round, and always one run in flight.
+            ledger.exited(&notice(i32::try_from(round).unwrap() + 2));
+            ledger.exited(&notice(100_000));
+            if round > 0 {
+                ledger.named(1, &Step::Exec((round - 1).to_string()));
+            }
+        }
+        assert!(ledger.sizes().1 < 4, "{:?}", ledger.sizes());
+    }
+
+    #[test]
+    fn a_start_names_no_pid() {
+        let mut ledger = Ledger::default();
+        ledger.own(10, Owner::Run(1, Step::Start));
+        ledger.exited(&notice(5));
+        assert!(ledger.take_early(5).is_none());
+    }
 }

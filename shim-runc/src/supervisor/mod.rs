@@ -14,9 +14,7 @@ mod runs;
 mod shutdown;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
@@ -28,6 +26,7 @@ use task_api::status::Refusal;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
+use crate::allocator;
 use crate::container::{CallId, Command, Container, Exit, Input, Reply, Step, Target, Timer};
 use crate::flavor::Flavor;
 use crate::manager::ServeArgs;
@@ -35,9 +34,20 @@ use crate::process::not_created;
 use crate::service::{Answer, CreateRequest, Request, Service};
 use host::{Environment, Host};
 use ledger::{Ledger, Owner};
+use shutdown::OwnSocket;
 
 /// A shim that nobody needs ends itself after this long (DESIGN rule 11).
 const IDLE_LIMIT: Duration = Duration::from_secs(60);
+
+/// After how many operations freed memory is given back; it takes some ten microseconds.
+const TIDY_EVERY: u32 = 32;
+
+/// The exit status of a process whose own nobody can know, as containerd has it.
+const STATUS_UNKNOWN: u32 = 255;
+
+/// How many deleted containers are remembered, so that a late Delete gets its answer again. Only a
+/// shim with a group of containers can ever delete more than one.
+pub(crate) const TOMBSTONES: usize = 64;
 
 /// Names one life of a container: an id may come back after a delete, a key never does.
 pub(crate) type Key = u64;
@@ -61,6 +71,8 @@ pub(crate) enum Message {
     Answered(CallId, Result<Answer, Refusal>),
     /// The relay of this number has delivered everything.
     Drained(u64),
+    /// A process that is no child of ours has ended; nobody can know how.
+    Vanished(Key, Target),
     /// The OOM counter of the container's cgroup may have grown.
     OomCounter(Key),
 }
@@ -76,7 +88,7 @@ pub(crate) struct Supervisor {
     calls: HashMap<CallId, PendingCall>,
     ledger: Ledger,
     /// Answers for a late Delete of a container that is gone (DESIGN rule 11).
-    tombstones: HashMap<String, (i32, Exit)>,
+    tombstones: VecDeque<(String, i32, Exit)>,
     /// Relays of deleted processes that still deliver output.
     lingering: HashMap<u64, Relay>,
     /// Whose output each relay carries, by its number.
@@ -86,9 +98,11 @@ pub(crate) struct Supervisor {
     sender: mpsc::UnboundedSender<Message>,
     /// Inputs that carrying out an effect brought about; they are handled before any message.
     inbox: VecDeque<(Key, Input)>,
-    socket: Option<PathBuf>,
+    socket: Option<OwnSocket>,
     /// Shutdowns that wait for creations to be undone.
     shutting_down: Vec<CallId>,
+    /// Operations over since freed memory was last given back.
+    untidy: u32,
     done: bool,
 }
 
@@ -106,6 +120,7 @@ struct PendingCall {
 
 /// Serves until the shim is shut down. Returns what failed before serving could begin.
 pub fn serve(args: ServeArgs) -> Result<(), String> {
+    allocator::set_up();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -117,11 +132,12 @@ pub fn serve(args: ServeArgs) -> Result<(), String> {
 async fn run(args: ServeArgs) -> Result<(), String> {
     let mut reaper = Reaper::new().map_err(|error| format!("watch children: {error}"))?;
     sys::process::become_subreaper().map_err(|error| format!("become subreaper: {error}"))?;
-    let socket = path_of(&args.listener);
+    let socket = OwnSocket::of(&args.listener);
     let (sender, mut receiver) = mpsc::unbounded_channel();
     let mut supervisor = Supervisor::new(&args, sender.clone(), socket);
     let server = Server::start(args.listener, Service::new(sender))
         .map_err(|error| format!("serve: {error}"))?;
+    let publisher = supervisor.publisher.clone();
     let mut unneeded_since: Option<Instant> = None;
     while !supervisor.done {
         unneeded_since = match supervisor.is_needed() {
@@ -129,49 +145,48 @@ async fn run(args: ServeArgs) -> Result<(), String> {
             false => unneeded_since.or_else(|| Some(Instant::now())),
         };
         tokio::select! {
-            biased;
             notice = reaper.next() => match notice {
                 Ok(Notice::Exit(notice)) => supervisor.exited(notice),
                 Ok(Notice::Signal(signal)) => supervisor.signalled(signal),
                 Err(error) => return Err(format!("reap children: {error}")),
             },
             Some(message) = receiver.recv() => supervisor.message(message),
-            () = abandoned(&server, unneeded_since) => {
-                if server.connections() == 0 {
+            () = abandoned(&server, &publisher, unneeded_since) => {
+                if server.connections() == 0 && publisher.depth() == 0 {
                     log::info!("nobody has needed this shim for {} s", IDLE_LIMIT.as_secs());
                     supervisor.done = true;
                 }
             }
         }
         supervisor.settle_inbox();
+        supervisor.tidy_up();
     }
     supervisor.shut_down(server).await;
     Ok(())
 }
 
-/// Returns when nobody has needed the shim for [`IDLE_LIMIT`]: the loop has nothing since then,
-/// and no client is connected. Never returns, and costs nothing, while it is needed.
-async fn abandoned(server: &Server, unneeded_since: Option<Instant>) {
-    let Some(since) = unneeded_since else {
+/// Returns when nobody has needed the shim for [`IDLE_LIMIT`]: the loop has nothing since then, no
+/// event waits, and no client is connected. Costs nothing while it is needed.
+async fn abandoned(server: &Server, publisher: &Publisher, unneeded_since: Option<Instant>) {
+    let Some(mut since) = unneeded_since else {
         return std::future::pending().await;
     };
-    let last_client = if server.connections() == 0 {
-        since
-    } else {
+    if publisher.depth() > 0 || server.connections() > 0 {
+        publisher.emptied().await;
         server.emptied().await;
-        Instant::now()
-    };
-    tokio::time::sleep_until(last_client + IDLE_LIMIT).await;
+        since = Instant::now();
+    }
+    tokio::time::sleep_until(since + IDLE_LIMIT).await;
 }
 
 impl Supervisor {
     fn new(
         args: &ServeArgs,
         sender: mpsc::UnboundedSender<Message>,
-        socket: Option<PathBuf>,
+        socket: Option<OwnSocket>,
     ) -> Self {
         let environment: Vec<_> = std::env::vars_os()
-            .filter(|(name, _)| name != "NOTIFY_SOCKET")
+            .filter(|(name, value)| name != "NOTIFY_SOCKET" && !allocator::is_ours(name, value))
             .collect();
         let sink = std::env::var_os("TTRPC_ADDRESS").filter(|address| !address.is_empty());
         Self {
@@ -183,7 +198,7 @@ impl Supervisor {
             next_key: 1,
             calls: HashMap::new(),
             ledger: Ledger::default(),
-            tombstones: HashMap::new(),
+            tombstones: VecDeque::new(),
             lingering: HashMap::new(),
             relay_owners: HashMap::new(),
             next_relay: 1,
@@ -192,16 +207,14 @@ impl Supervisor {
             inbox: VecDeque::new(),
             socket,
             shutting_down: Vec::new(),
+            untidy: 0,
             done: false,
         }
     }
 
-    /// A container, call, output or event is left.
+    /// A container, call or output is left.
     fn is_needed(&self) -> bool {
-        !(self.containers.is_empty()
-            && self.calls.is_empty()
-            && self.lingering.is_empty()
-            && self.publisher.depth() == 0)
+        !(self.containers.is_empty() && self.calls.is_empty() && self.lingering.is_empty())
     }
 
     fn message(&mut self, message: Message) {
@@ -221,6 +234,9 @@ impl Supervisor {
             }
             Message::Answered(call, result) => self.answer(call, result),
             Message::Drained(number) => self.drained(number),
+            Message::Vanished(key, target) => {
+                self.process_exited(key, target, SystemTime::now(), STATUS_UNKNOWN);
+            }
             Message::OomCounter(key) => {
                 // An exit may have read the counter first.
                 if self
@@ -248,20 +264,6 @@ impl Supervisor {
                 self.calls.insert(call, pending);
                 self.shutdown_asked(call);
             }
-            Request::Exec {
-                id,
-                exec_id,
-                io,
-                spec,
-            } => {
-                self.calls.insert(call, pending);
-                let key = self.key_of(&id);
-                if let Some(entry) = key.and_then(|key| self.containers.get_mut(&key)) {
-                    entry.host.add_exec(&exec_id, io.clone(), spec);
-                }
-                let command = Command::Exec { id: exec_id, io };
-                self.command(call, key, command);
-            }
             Request::Container(id, command) => {
                 let key = self.key_of(&id);
                 if let Some(entry) = key.and_then(|key| self.containers.get(&key)) {
@@ -273,9 +275,12 @@ impl Supervisor {
                         let reply = Reply::Connect { pid: 0 };
                         self.answer(call, Ok(Answer::Rules(reply)));
                     }
-                    (None, Command::Delete(Target::Init)) if self.tombstones.contains_key(&id) => {
-                        let (pid, exit) = self.tombstones[&id];
-                        self.answer(call, Ok(Answer::Rules(Reply::Deleted { pid, exit })));
+                    (None, Command::Delete(Target::Init)) => {
+                        let tombstone = self.tombstones.iter().find(|(gone, ..)| *gone == id);
+                        let reply = tombstone
+                            .map(|&(_, pid, exit)| Answer::Rules(Reply::Deleted { pid, exit }))
+                            .ok_or_else(not_created);
+                        self.answer(call, reply);
                     }
                     (key, command) => self.command(call, key, command),
                 }
@@ -302,7 +307,7 @@ impl Supervisor {
             return self.answer(call, Err(refusal));
         }
         let host = Host::new(&request, &self.namespace, &self.environment);
-        self.tombstones.remove(&request.id);
+        self.tombstones.retain(|(gone, ..)| *gone != request.id);
         let key = self.next_key;
         self.next_key += 1;
         self.ids.insert(request.id.clone(), key);
@@ -310,7 +315,7 @@ impl Supervisor {
         let from_checkpoint = !request.checkpoint.is_empty();
         let rules = Container::create(request.id, request.io, from_checkpoint, call, &mut effects);
         self.containers.insert(key, Entry { rules, host });
-        self.carry_out(key, effects);
+        self.contain(key, |supervisor| supervisor.carry_out(key, effects));
     }
 
     /// Queues an input for a container; it is handled in its turn by `settle_inbox`.
@@ -324,24 +329,33 @@ impl Supervisor {
         }
     }
 
-    /// Lets the rules decide on one input. A panic concerns this container alone (rule 9).
+    /// Lets the rules decide on one input and carries out what they say.
     fn handle(&mut self, key: Key, input: Input) {
-        let Some(entry) = self.containers.get_mut(&key) else {
+        self.contain(key, |supervisor| {
+            let Some(entry) = supervisor.containers.get_mut(&key) else {
+                return;
+            };
+            let mut effects = Vec::new();
+            entry.rules.handle(SystemTime::now(), input, &mut effects);
+            supervisor.carry_out(key, effects);
+        });
+    }
+
+    /// Keeps a panic with the container it concerns (DESIGN rule 9): that one breaks down, the
+    /// others do not notice.
+    fn contain(&mut self, key: Key, work: impl FnOnce(&mut Self)) {
+        if catch_unwind(AssertUnwindSafe(|| work(self))).is_ok() {
             return;
-        };
-        let rules = &mut entry.rules;
+        }
         let mut effects = Vec::new();
-        let decided = catch_unwind(AssertUnwindSafe(|| {
-            rules.handle(SystemTime::now(), input, &mut effects);
-        }));
-        if decided.is_err() {
-            let id = entry.rules.id().to_owned();
-            log::error!(
-                "the rules of container {id} failed; it can be killed, waited for, deleted"
-            );
+        if let Some(entry) = self.containers.get_mut(&key) {
+            let id = entry.rules.id();
+            log::error!("container {id} is broken; it can be killed, waited for, deleted");
             entry.rules.break_down(SystemTime::now(), &mut effects);
         }
-        self.carry_out(key, effects);
+        if catch_unwind(AssertUnwindSafe(|| self.carry_out(key, effects))).is_err() {
+            log::error!("the calls of a broken container could not be answered");
+        }
     }
 
     /// A child was reaped: a run of the runtime, a process of a container, or an orphan.
@@ -367,6 +381,15 @@ impl Supervisor {
         self.input(key, Input::Exited(target, Exit { status, at }));
     }
 
+    /// Gives freed memory back to the kernel now and then: a burst of execs at once fills a heap
+    /// that a quiet shim would keep for ever (ADR 0002).
+    fn tidy_up(&mut self) {
+        if self.untidy >= TIDY_EVERY {
+            self.untidy = 0;
+            allocator::trim();
+        }
+    }
+
     fn answer(&mut self, call: CallId, result: Result<Answer, Refusal>) {
         let Some(pending) = self.calls.remove(&call) else {
             return;
@@ -389,11 +412,4 @@ impl Supervisor {
             entry.host.arm(timer, task.abort_handle());
         }
     }
-}
-
-/// Where the socket lies in the file system, so that it can be removed at the end.
-fn path_of(listener: &OwnedFd) -> Option<PathBuf> {
-    let listener = std::os::unix::net::UnixListener::from(listener.try_clone().ok()?);
-    let address = listener.local_addr().ok()?;
-    address.as_pathname().map(PathBuf::from)
 }

@@ -9,13 +9,16 @@ use sys::spawn::Stdio;
 use task_api::status::Refusal;
 
 use super::host::Host;
-use super::ledger::{Owner, names_a_pid};
+use super::ledger::Owner;
 use super::{Key, Message, Supervisor};
 use crate::container::{Input, Run, RunFailure, Step, Target};
 use crate::runc::{
-    CheckpointArgs, ContainerStdio, CreateArgs, ErrorKind, ExecArgs, RestoreArgs, RuntimeError,
-    pid_file, ps,
+    CheckpointArgs, ContainerStdio, CreateArgs, ErrorKind, ExecArgs, Output, RestoreArgs, Running,
+    RuntimeError, pid_file, ps,
 };
+
+/// criu's work folder in the bundle, unless the client names another.
+const CRIU_WORK: &str = "criu-work";
 
 /// How long a terminal may take to arrive after the runtime said that it is done.
 const CONSOLE_LIMIT: std::time::Duration = std::time::Duration::from_secs(5);
@@ -34,39 +37,55 @@ impl Supervisor {
 
     /// A run of the runtime has ended with this status.
     pub(super) fn run_ended(&mut self, key: Key, step: Step, status: u32) {
-        let result = self
-            .containers
-            .get_mut(&key)
-            .and_then(|entry| entry.host.runs.remove(&step))
-            .map(|running| running.outcome(status));
-        let Some(result) = result else {
-            // The container is gone; nobody asks how this ended.
-            return self.run_named(key, &step);
+        let Some(host) = self.containers.get_mut(&key).map(|entry| &mut entry.host) else {
+            return self.ledger.named(key, &step);
         };
-        let killed = status > 128;
-        let mut result = result.map_err(|error| failure(&error, killed));
-        if let (Step::Ps(call), Ok(output)) = (&step, &result) {
-            return self.ps_answer(key, *call, output);
-        }
-        match process_of(&step) {
-            Some(target) if result.is_ok() => self.take_up(key, step, target),
-            _ => {
-                let input = Input::Ran(
-                    step.clone(),
-                    result.as_mut().map(|_| None).map_err(|f| f.clone()),
-                );
-                self.input(key, input);
+        let Some(running) = host.runs.remove(&step) else {
+            return self.ledger.named(key, &step);
+        };
+        match (running.outcome(status), process_of(&step)) {
+            (Ok(_), Some(target)) => self.take_up(key, step, target),
+            (outcome, None) if step == Step::Checkpoint => self.checkpoint_ran(key, outcome),
+            (Ok(output), None) => match step {
+                Step::Ps(call) => self.ps_answer(key, call, &output),
+                step => self.input(key, Input::Ran(step, Ok(None))),
+            },
+            (Err(error), process) => {
+                // 128 + n is death by signal n. A pid file tells that there was a process by then.
+                let left = process.is_some_and(|target| host.kill_what_was_started(&target));
+                let failure = failure(&error, status > 128 || left);
+                self.input(key, Input::Ran(step.clone(), Err(failure)));
                 self.settle_inbox();
-                self.run_named(key, &step);
+                self.ledger.named(key, &step);
             }
         }
     }
 
-    /// A run that could have named a pid is accounted for.
-    fn run_named(&mut self, key: Key, step: &Step) {
-        if names_a_pid(&Owner::Run(key, step.clone())) {
-            self.ledger.named();
-        }
+    /// criu is done: its work folder goes, and what it said about a failure stays in the bundle,
+    /// where the error points to.
+    fn checkpoint_ran(&mut self, key: Key, outcome: Result<Output, RuntimeError>) {
+        let Some(entry) = self.containers.get(&key) else {
+            return;
+        };
+        let work = entry.host.bundle.join(CRIU_WORK);
+        let log = entry.host.bundle.join(task_api::bundle::CRIU_DUMP_LOG);
+        let result = match outcome {
+            Ok(_) => Ok(None),
+            Err(error) => Err(failure(&error.with_criu_log(&log), false)),
+        };
+        let failed = result.is_err();
+        self.in_helper(
+            key,
+            move || {
+                if failed {
+                    // A criu that never started has written none.
+                    let _ = std::fs::copy(work.join("dump.log"), &log);
+                }
+                // It is not there when the client named another.
+                let _ = std::fs::remove_dir_all(&work);
+            },
+            move |_| Input::Ran(Step::Checkpoint, result),
+        );
     }
 
     /// A process was started. Its terminal, if it has one, lies in the console socket's queue
@@ -120,7 +139,7 @@ impl Supervisor {
         console: Result<(), String>,
     ) {
         let Some(host) = self.containers.get_mut(&key).map(|entry| &mut entry.host) else {
-            return self.run_named(key, &step);
+            return self.ledger.named(key, &step);
         };
         let path = host.pid_file(&target);
         let pid = match pid_file::read(&path) {
@@ -133,7 +152,7 @@ impl Supervisor {
                     unclean: true,
                 };
                 self.input(key, Input::Ran(step.clone(), Err(failure)));
-                return self.run_named(key, &step);
+                return self.ledger.named(key, &step);
             }
         };
         let early = self.ledger.take_early(pid);
@@ -153,7 +172,7 @@ impl Supervisor {
                 unclean: true,
             };
             self.input(key, Input::Ran(step.clone(), Err(failure)));
-            return self.run_named(key, &step);
+            return self.ledger.named(key, &step);
         }
         if target == Target::Init {
             host.load_cgroup(pid);
@@ -171,12 +190,28 @@ impl Supervisor {
                 self.process_exited(key, target, notice.exited_at, notice.status);
             }
             _ if lives => self.ledger.own(pid, Owner::Process(key, target)),
-            _ => {
-                log::warn!("process {pid} of {target:?} is gone and its status is unknown");
-                self.process_exited(key, target, std::time::SystemTime::now(), 255);
-            }
+            _ => self.watch_from_outside(key, target),
         }
-        self.run_named(key, &step);
+        self.ledger.named(key, &step);
+    }
+
+    /// A process that is not our child, as some runtimes have it: its pidfd tells when it ends,
+    /// and nothing tells how. One that cannot even be watched has ended.
+    fn watch_from_outside(&mut self, key: Key, target: Target) {
+        let pidfd = self
+            .containers
+            .get(&key)
+            .and_then(|entry| entry.host.pidfds.get(&target))
+            .and_then(|pidfd| pidfd.try_clone().ok());
+        let sender = self.sender.clone();
+        tokio::task::spawn_local(async move {
+            if let Some(pidfd) = pidfd
+                && let Err(error) = shim_common::watch::ended(pidfd).await
+            {
+                log::warn!("watch {target:?}: {error}");
+            }
+            let _ = sender.send(Message::Vanished(key, target));
+        });
     }
 
     fn ps_answer(&mut self, key: Key, call: u64, output: &[u8]) {
@@ -210,9 +245,14 @@ impl Supervisor {
             "killing the runtime's {step:?} for container {}",
             entry.host.id
         );
-        if let Err(error) = sys::pidfd::kill_group(running.child.pid, libc::SIGKILL) {
-            log::debug!("kill group {}: {error}", running.child.pid);
-        }
+        kill_group(running);
+    }
+}
+
+/// Kills the process group of a run that nobody has collected yet.
+pub(super) fn kill_group(running: &Running) {
+    if let Err(error) = sys::pidfd::kill_group(running.child.pid, libc::SIGKILL) {
+        log::debug!("kill group {}: {error}", running.child.pid);
     }
 }
 
@@ -271,6 +311,23 @@ impl Host {
         let pid = running.child.pid;
         self.runs.insert(step, running);
         Ok(pid)
+    }
+
+    /// A runtime that failed after it had started the process: the process is killed, since
+    /// nobody will ever hear of it. True if there was one.
+    fn kill_what_was_started(&self, target: &Target) -> bool {
+        let Ok(pid) = pid_file::read(&self.pid_file(target)) else {
+            return false;
+        };
+        let Ok(pidfd) = sys::pidfd::open(pid) else {
+            return true;
+        };
+        if sys::wait::is_child(pidfd.as_fd())
+            && let Err(error) = sys::pidfd::send_signal(pidfd.as_fd(), libc::SIGKILL)
+        {
+            log::warn!("kill {pid}, which a failed run left behind: {error}");
+        }
+        true
     }
 
     /// The process's ends of its streams; the terminal's process gets none from us.
@@ -347,13 +404,14 @@ impl Host {
                 empty_namespaces: &request.options.empty_namespaces,
             }),
             Run::Delete { force } => self.runtime.delete(id, *force),
+            Run::Destroy => self.runtime.delete(id, true),
             Run::Ps { .. } => self.runtime.ps(id),
         })
     }
 
-    /// criu's work folder: the one asked for, or `work/criu-work` in the bundle.
+    /// criu's work folder: the one asked for, or one in the bundle.
     fn criu_work_path(&self, asked: &str) -> PathBuf {
-        some_path(asked).map_or_else(|| self.bundle.join("criu-work"), Path::to_owned)
+        some_path(asked).map_or_else(|| self.bundle.join(CRIU_WORK), Path::to_owned)
     }
 }
 

@@ -1,5 +1,9 @@
 //! The end of the shim: asked for by Shutdown, by a signal, or because nobody needs it.
 
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use shim_common::server::Server;
@@ -91,8 +95,37 @@ impl Supervisor {
             relay.shut();
         }
         if let Some(socket) = &self.socket {
-            // Gone is what it shall be.
-            let _ = std::fs::remove_file(socket);
+            socket.remove();
         }
     }
+}
+
+/// The shim's socket in the file system, and which file it was when serving began.
+pub(super) struct OwnSocket {
+    path: PathBuf,
+    identity: (u64, u64),
+}
+
+impl OwnSocket {
+    /// The socket that `listener` is bound to; `None` for one without a path.
+    pub(super) fn of(listener: &OwnedFd) -> Option<Self> {
+        let listener = UnixListener::from(listener.try_clone().ok()?);
+        let path = listener.local_addr().ok()?.as_pathname()?.to_owned();
+        let identity = identity(&path)?;
+        Some(Self { path, identity })
+    }
+
+    /// Removes the socket, unless a successor has bound its own at this path.
+    fn remove(&self) {
+        if identity(&self.path) == Some(self.identity)
+            && let Err(error) = std::fs::remove_file(&self.path)
+        {
+            log::warn!("remove {}: {error}", self.path.display());
+        }
+    }
+}
+
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    let metadata = std::fs::symlink_metadata(path).ok()?;
+    Some((metadata.dev(), metadata.ino()))
 }

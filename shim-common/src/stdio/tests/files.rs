@@ -28,8 +28,13 @@ fn one_file_for_both_streams_is_appended_to_through_one_descriptor() {
         let told = start(&mut io);
         let (mut stdout, mut stderr) = (end(&mut io.child.stdout), end(&mut io.child.stderr));
         for round in 0..3 {
-            writeln!(stdout, "out {round}").unwrap();
-            writeln!(stderr, "err {round}").unwrap();
+            // Each line in one write: writeln! makes several, between which the other goes.
+            stdout
+                .write_all(format!("out {round}\n").as_bytes())
+                .unwrap();
+            stderr
+                .write_all(format!("err {round}\n").as_bytes())
+                .unwrap();
             until("lines are written, then the helpers end", || {
                 let text = fs::read_to_string(&path).unwrap();
                 text.contains(&format!("out {round}")) && text.contains(&format!("err {round}"))

@@ -162,9 +162,17 @@ async fn drained(opened: &Opened, told: &Receiver<()>) {
     assert!(told.try_recv().is_err(), "told once");
 }
 
-/// `length` bytes from which a lost, doubled or swapped piece is visible.
+/// `length` bytes from which a lost, doubled or swapped piece is visible: a count to 250 that
+/// skips one at each 64 KiB.
 fn pattern(length: usize) -> Vec<u8> {
-    (0..length).map(|at| (at % 251 ^ at >> 16) as u8).collect()
+    const PIECE: usize = 64 * 1024;
+    let count: Vec<u8> = (0..=250).cycle().take(PIECE + 251).collect();
+    let mut bytes = Vec::with_capacity(length + PIECE);
+    for piece in 0..length.div_ceil(PIECE) {
+        bytes.extend_from_slice(&count[piece * 2 % 251..][..PIECE]);
+    }
+    bytes.truncate(length);
+    bytes
 }
 
 /// What was logged so far by any test; a test looks for its own paths.

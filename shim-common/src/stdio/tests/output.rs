@@ -185,7 +185,7 @@ fn after_delete_a_stream_lives_as_long_as_its_reader() {
         assert!(!lost.done().await, "its writer gets EPIPE");
         left_behind.write_all(b"still").unwrap();
         let mut seen = [0; 5];
-        let mut reader = peer(move || {
+        let reader = peer(move || {
             reader.read_exact(&mut seen).unwrap();
             assert_eq!(&seen, b"still");
             reader
@@ -248,5 +248,31 @@ fn pipes_belong_to_the_containers_user() {
             let metadata = end(stream).metadata().unwrap();
             assert_eq!((metadata.uid(), metadata.gid()), (1234, 4321));
         }
+    });
+}
+
+#[test]
+fn a_busy_stream_has_large_pipes_and_gives_them_back() {
+    on_one_thread(async {
+        let client = Client::new();
+        let mut io = opened(&client.request(false)).await;
+        start(&mut io);
+        let mut stdout = end(&mut io.child.stdout);
+        let own = stdout.try_clone().unwrap();
+        let size = || sys::pipe::pipe_capacity(&own).unwrap();
+        assert_eq!(size(), 65536);
+        let path = client.path("stdout");
+        let reader =
+            peer(move || std::io::copy(&mut File::open(path).unwrap(), &mut std::io::sink()));
+        let writer = peer(move || {
+            stdout.write_all(&pattern(20_000_000)).unwrap();
+            stdout
+        });
+        let stdout = writer.done().await;
+        assert_eq!(size(), 262_144);
+        // Quiet for some seconds, and the room is back within the user's quota of pipe pages.
+        until("the pipe is small again", || size() == 65536).await;
+        drop((stdout, own));
+        assert_eq!(reader.done().await.unwrap(), 20_000_000);
     });
 }

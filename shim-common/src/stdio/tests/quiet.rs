@@ -22,7 +22,7 @@ fn alone(test: &str) -> bool {
     spawn.env = std::env::vars_os()
         .chain([(MARK.into(), "1".into())])
         .collect();
-    let output = fs::File::from(sys::memfd::empty("output").unwrap());
+    let output = File::from(sys::memfd::empty("output").unwrap());
     spawn.stdout = Stdio::Fd(output.try_clone().unwrap().into());
     spawn.stderr = Stdio::Fd(output.try_clone().unwrap().into());
     let child = spawn.spawn().unwrap();
@@ -68,7 +68,7 @@ fn no_descriptor_is_left_of_any_kind_of_relay() {
                 ..fifos.clone()
             },
             Request {
-                stdout: "binary:///bin/cat?/dev/fd/3=/dev/fd/4".to_owned(),
+                stdout: "binary:///bin/sh?-c=exec+5>%26-;exec+cat+<%263".to_owned(),
                 ..fifos.clone()
             },
             Request {
@@ -85,11 +85,11 @@ fn no_descriptor_is_left_of_any_kind_of_relay() {
             },
         ];
         let before = descriptors();
-        for request in cases {
+        for request in &cases {
             // Once dropped as it is, once started and left with bytes for an absent reader, once
             // ended and awaiting a reader.
             for way in 0..3 {
-                let Ok(mut io) = open(&request).await else {
+                let Ok(mut io) = open(request).await else {
                     continue;
                 };
                 if way > 0 {
@@ -100,7 +100,10 @@ fn no_descriptor_is_left_of_any_kind_of_relay() {
                     if way > 1 {
                         io.child = Default::default();
                         io.relay.process_exited();
-                        drained(&io, &told).await;
+                        // A terminal's master that never came is for the caller to give up on.
+                        if !request.terminal {
+                            drained(&io, &told).await;
+                        }
                     }
                 }
                 if way > 0 {
@@ -161,7 +164,7 @@ fn a_quiet_relay_wakes_nobody_even_with_a_full_fifo_or_a_waiting_end() {
         drop(end(&mut ended.child.stderr));
         drained(&ended, &told).await;
         let third = Client::new();
-        let (shell, _told, slave) = super::terminal::with_terminal(&third).await;
+        let (shell, _told, slave) = terminal::with_terminal(&third).await;
         drop(slave);
         // The window: this thread sleeps in epoll_wait while another one watches it.
         let task = fs::canonicalize("/proc/thread-self").unwrap();

@@ -48,6 +48,15 @@ pub(super) async fn with_terminal(client: &Client) -> (Opened, Receiver<()>, Own
     (io, told, slave)
 }
 
+/// The number that a description says before "in the FIFO".
+fn in_fifo(description: &str) -> usize {
+    let words: Vec<_> = description.split_ascii_whitespace().collect();
+    let at = words
+        .windows(3)
+        .position(|three| three == ["in", "the", "FIFO"]);
+    words[at.unwrap() - 1].parse().unwrap()
+}
+
 fn cat(slave: OwnedFd) -> sys::spawn::Child {
     let mut spawn = Spawn::new("/bin/cat");
     spawn.stdin = Stdio::Fd(slave.try_clone().unwrap());
@@ -119,8 +128,8 @@ fn the_last_output_of_a_process_arrives_although_others_have_the_terminal() {
         let bytes = b"0123456789".repeat(20_000);
         let last = left_behind.try_clone().unwrap();
         let writer = write_all(last, bytes.clone());
-        until("the FIFO is full", || {
-            io.relay.describe().contains("65536 in the FIFO")
+        until("the FIFO holds some", || {
+            in_fifo(&io.relay.describe()) > 20_000
         })
         .await;
         let output = client.read("stdout");
@@ -130,6 +139,28 @@ fn the_last_output_of_a_process_arrives_although_others_have_the_terminal() {
         drained(&io, &told).await;
         // The master is closed, and so the terminal hung up.
         until("hung up", || left_behind.write(b"x").is_err()).await;
+    });
+}
+
+#[test]
+fn output_of_a_process_gone_before_its_master_came_arrives() {
+    on_one_thread(async {
+        let client = Client::new();
+        let request = Request {
+            terminal: true,
+            ..client.request(true)
+        };
+        let mut io = opened(&request).await;
+        let told = start(&mut io);
+        let console = io.console.take().unwrap();
+        let path = console.path().to_path_buf();
+        let runtime = peer(move || File::from(hand_over(path)).write_all(b"short").unwrap());
+        runtime.done().await;
+        io.relay.process_exited();
+        assert!(!io.relay.is_drained());
+        io.relay.attach(console.receive().await.unwrap()).unwrap();
+        assert_eq!(client.read("stdout").done().await, b"short");
+        drained(&io, &told).await;
     });
 }
 
