@@ -22,6 +22,7 @@
 )]
 
 pub mod bed;
+pub mod bench;
 pub mod bundle;
 pub mod client;
 pub mod delete;

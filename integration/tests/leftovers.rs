@@ -2,6 +2,7 @@
 //! loggers, calls of the runtime that are still under way.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests")]
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use wherry_integration::prelude::*;
 
 const EXEC_REAL: &str = "exec $REAL \"$@\"";
@@ -117,4 +118,52 @@ fn a_runtime_that_hangs_in_create_and_in_delete_does_not_hold_the_delete() {
     bed.shut(&bundle, &shim);
     bed.remove(&bundle);
     bed.assert_clean();
+}
+
+#[test]
+fn the_shim_has_room_for_descriptors_and_its_runtime_the_limit_it_came_with() {
+    known_difference!(
+        "go",
+        "whether a Go program does so depends on the version of Go"
+    );
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, 700, hard).unwrap();
+    let bed = Bed::new();
+    let script = format!("ulimit -Sn > $DIR/limit; {EXEC_REAL}");
+    let (bundle, shim) = bed.wrapped("c1", &Spec::sleeper(), &script);
+    shim.task.create(&bundle.create()).unwrap();
+    shim.task.start("c1", "").unwrap();
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", shim.pid)).unwrap();
+    let line = limits
+        .lines()
+        .find(|line| line.starts_with("Max open files"));
+    let soft = line.and_then(|line| line.split_whitespace().nth(3));
+    assert_eq!(soft, Some(hard.to_string().as_str()));
+    let limit = std::fs::read_to_string(bed.path("limit")).unwrap();
+    assert_eq!(limit.trim(), "700");
+    bed.finish(&bundle, &shim);
+}
+
+#[test]
+fn a_container_without_a_cgroup_of_its_own_has_pids() {
+    let bed = Bed::new();
+    let mut bundle = bed.bundle("c1", &Spec::sleeper());
+    // Known by its name as runc, whose pids are read from the cgroup; and there is none.
+    let script = format!(
+        "[ $cmd = create ] || {EXEC_REAL}; $REAL \"$@\" || exit 1; for dir in /sys/fs/cgroup \
+         /sys/fs/cgroup/*; do cat init.pid > $dir/cgroup.procs 2>/dev/null; done; exit 0"
+    );
+    let wrapper = bed.wrapper("runc.wrapper", &script);
+    bundle.options.binary_name = wrapper.display().to_string();
+    let shim = bed.start(&bundle);
+    shim.task.create(&bundle.create()).unwrap();
+    let pid = shim.task.start("c1", "").unwrap().pid;
+    // containerd takes a shim without pids for a leaked one and ends it.
+    if target::flavor() == target::Flavor::Wherry {
+        let pids = shim.task.pids("c1").unwrap().processes;
+        assert_eq!(pids.iter().map(|one| one.pid).collect::<Vec<_>>(), [pid]);
+    }
+    // A kill of all would look for them in the cgroup.
+    shim.task.kill("c1", "", 9, false).unwrap();
+    bed.finish(&bundle, &shim);
 }

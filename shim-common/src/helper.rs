@@ -5,9 +5,11 @@
 //! thread inherits the blocked signals of the main thread, which keeps signals out of it.
 
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::task::Poll;
 use std::thread;
 
 use tokio::sync::oneshot;
@@ -31,7 +33,7 @@ impl fmt::Display for HelperError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Spawn(error) => write!(f, "start a helper thread: {error}"),
-            Self::Panicked => f.write_str("a helper thread panicked"),
+            Self::Panicked => f.write_str("the shim failed in what it did; its log says where"),
         }
     }
 }
@@ -64,6 +66,21 @@ where
     }
 }
 
+/// What `work` gives, or the error that it panicked: for futures of the main thread whose end
+/// somebody waits for.
+///
+/// # Errors
+/// [`HelperError::Panicked`].
+pub async fn contain<T>(work: impl Future<Output = T>) -> Result<T, HelperError> {
+    let mut work = pin!(work);
+    poll_fn(|context| {
+        // It is not polled again, so that nothing half done is seen.
+        catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(context)))
+            .map_or(Poll::Ready(Err(HelperError::Panicked)), |poll| poll.map(Ok))
+    })
+    .await
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -93,6 +110,16 @@ mod tests {
     fn a_panic_stays_in_the_helper() {
         let result = block_on(run(|| -> u8 { panic!("expected by the test") }));
         assert!(matches!(result, Err(HelperError::Panicked)));
+    }
+
+    #[test]
+    fn a_panic_stays_in_the_future() {
+        let result = block_on(contain(async {
+            tokio::task::yield_now().await;
+            panic!("expected by the test")
+        }));
+        assert!(matches!(result, Err::<(), _>(HelperError::Panicked)));
+        assert_eq!(block_on(contain(async { 7 })).unwrap(), 7);
     }
 
     #[test]

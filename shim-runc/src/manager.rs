@@ -197,6 +197,9 @@ fn serve(flavor: Flavor, flags: &Flags) -> Result<(), String> {
     // There is no debug service; the descriptor must only not leak into containers.
     drop(sys::process::take_inherited_fd(DEBUG_SOCKET_FD));
     sys::process::set_name(PROCESS_NAME).map_err(|error| format!("set the name: {error}"))?;
+    sys::process::arena_limit();
+    // With the one it has, too, it serves.
+    let _ = sys::process::raise_descriptor_limit();
     let listener = if flags.socket.as_os_str().is_empty() {
         inherited.ok_or_else(|| {
             format!(

@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::sync::Mutex;
+use std::sync::{Mutex, OnceLock};
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 
@@ -96,6 +96,38 @@ pub fn pid() -> i32 {
 /// The pid of the parent.
 pub fn parent_pid() -> i32 {
     nix::unistd::getppid().as_raw()
+}
+
+/// The limit of open descriptors that this process was started with, once it is another.
+static STARTED_WITH: OnceLock<libc::rlimit> = OnceLock::new();
+
+/// Raises the limit of open descriptors of this process as far as it may: services are often
+/// started with a soft limit of 1024 for the sake of select(2), which a shim with a hundred execs
+/// passes, and Go programs do the same. Children of [`crate::spawn`] get the limit that this
+/// process was started with.
+pub fn raise_descriptor_limit() -> io::Result<()> {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: getrlimit writes a rlimit, which outlives the call.
+    check(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) })?;
+    if limit.rlim_cur >= limit.rlim_max {
+        return Ok(());
+    }
+    let raised = libc::rlimit {
+        rlim_cur: limit.rlim_max,
+        ..limit
+    };
+    // SAFETY: setrlimit reads a rlimit, which outlives the call.
+    check(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const raised) })?;
+    STARTED_WITH.get_or_init(|| limit);
+    Ok(())
+}
+
+/// The limit of open descriptors that children are to get, if it is not this process's own.
+pub(crate) fn descriptor_limit_of_children() -> Option<libc::rlimit> {
+    STARTED_WITH.get().copied()
 }
 
 /// Keeps all threads on one heap (mallopt(3), `M_ARENA_MAX`), so that a short-lived helper

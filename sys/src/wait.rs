@@ -4,7 +4,6 @@
 #![expect(unsafe_code, reason = "wait4 writes the status through a pointer")]
 
 use std::io;
-use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use crate::errno::retry;
@@ -55,13 +54,13 @@ pub fn wait_timeout(child: &Child, timeout: Duration) -> io::Result<Option<Exite
     }
 }
 
-/// Whether the process is a child of this one that nobody has collected yet. It tells a process
+/// Whether `pid` is a child of this process that nobody has collected yet. It tells a process
 /// of ours from one that got the same pid later: a pid is free again only once it is collected.
-pub fn is_child(pidfd: BorrowedFd<'_>) -> bool {
+pub fn is_child(pid: i32) -> bool {
     use nix::sys::wait::{Id, WaitPidFlag, waitid};
     let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
     // With WNOHANG the call never waits, so no signal interrupts it.
-    waitid(Id::PIDFd(pidfd), flags).is_ok()
+    pid > 0 && waitid(Id::Pid(nix::unistd::Pid::from_raw(pid)), flags).is_ok()
 }
 
 /// A pid that names one process: 0 and negative numbers would mean groups or any child.
@@ -110,8 +109,6 @@ fn decode(status: i32) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::AsFd;
-
     use super::*;
     use crate::spawn::Spawn;
 
@@ -142,11 +139,11 @@ mod tests {
     #[test]
     fn only_an_uncollected_child_is_ours() {
         let child = shell("exit 0");
-        assert!(is_child(child.pidfd.as_fd()));
+        assert!(is_child(child.pid));
         wait_pid(child.pid).unwrap();
-        assert!(!is_child(child.pidfd.as_fd()));
-        let parent = crate::pidfd::open(crate::process::parent_pid()).unwrap();
-        assert!(!is_child(parent.as_fd()));
+        assert!(!is_child(child.pid));
+        assert!(!is_child(crate::process::parent_pid()));
+        assert!(!is_child(0) && !is_child(-1));
     }
 
     #[test]

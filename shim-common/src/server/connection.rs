@@ -2,8 +2,6 @@
 
 use std::future::Future;
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
 use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -16,6 +14,7 @@ use ttrpc::proto::{Request, Response, Status};
 
 use super::frame::{self, DATA, Frame, FrameReader, MESSAGE_LIMIT, REQUEST, RESPONSE};
 use super::{Call, Method, TaskApi, TaskHandler};
+use crate::helper;
 use task_api::status::Refusal;
 
 /// How many calls of one connection may be open at once. A daemon keeps one Wait per process, so
@@ -162,13 +161,12 @@ async fn run(
     answer: impl Future<Output = Result<Vec<u8>, Refusal>>,
     deadline: Option<Duration>,
 ) -> Vec<u8> {
-    let mut answer = pin!(answer);
-    let guarded = std::future::poll_fn(|cx| {
-        catch_unwind(AssertUnwindSafe(|| answer.as_mut().poll(cx))).unwrap_or_else(|_| {
-            let refusal = Refusal::new(Code::INTERNAL, "the shim failed to handle this call");
-            std::task::Poll::Ready(Err(refusal))
+    let guarded = async {
+        helper::contain(answer).await.unwrap_or_else(|_| {
+            let text = "the shim failed to handle this call";
+            Err(Refusal::new(Code::INTERNAL, text))
         })
-    });
+    };
     let result = match deadline {
         None => guarded.await,
         Some(deadline) => tokio::time::timeout(deadline, guarded)

@@ -150,6 +150,10 @@ impl Container {
                 return;
             }
         };
+        if let (Some(Phase::Paused), InitState::Alive { died: Some(_), .. }) = (phase, &self.init) {
+            // What is frozen now, wholly or half, is what init left behind: it could not die.
+            out.push(Effect::Run(Run::Thaw));
+        }
         match result {
             Ok(()) => {
                 if let (InitState::Alive { phase: current, .. }, Some(phase)) =

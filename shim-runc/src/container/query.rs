@@ -70,6 +70,16 @@ impl Container {
             .collect()
     }
 
+    /// The pid of init while it runs.
+    pub fn live_init(&self) -> Option<i32> {
+        match self.init {
+            InitState::Alive {
+                pid, died: None, ..
+            } => Some(pid),
+            _ => None,
+        }
+    }
+
     pub(super) fn pids(&mut self, call: CallId, out: &mut Vec<Effect>) {
         let by_kernel = self.facts.is_some_and(|facts| facts.runtime_is_known);
         // A container without a process has no pids, and crun's `ps` dies of asking.

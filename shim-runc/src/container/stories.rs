@@ -176,3 +176,14 @@ fn a_runtime_that_hangs_in_the_delete_of_a_broken_container_is_killed() {
     story.tell(Input::Ran(Step::Destroy, Err(failed(true))));
     assert!(story.answered(3));
 }
+
+#[test]
+fn what_a_pause_froze_after_inits_death_is_thawed() {
+    let mut story = Story::running(false, false);
+    story.ask(3, Command::Pause);
+    story.exits(Target::Init);
+    assert!(story.said(&Effect::Run(Run::KillRest)));
+    assert!(!story.said(&Effect::Run(Run::Thaw)));
+    story.tell(Input::Ran(Step::Pause, Ok(None)));
+    assert!(story.said(&Effect::Run(Run::Thaw)), "{:?}", story.said);
+}

@@ -1,5 +1,6 @@
 //! Carrying out what the rules said, effect by effect, in their order.
 
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,13 +12,21 @@ use task_api::status::Refusal;
 use super::host::{Ends, NumberedRelay};
 use super::runs::kill_group;
 use super::{Key, Message, Supervisor, prepare};
-use crate::container::{CallId, Effect, Event, Exit, Facts, Input, Reply, Target, Timer};
+use crate::container::{
+    CallId, Container, Effect, Event, Exit, Facts, Input, Reply, Target, Timer,
+};
 use crate::service::Answer;
 
 impl Supervisor {
     pub(super) fn carry_out(&mut self, key: Key, effects: Vec<Effect>) {
+        let mut failure = None;
         for effect in effects {
-            self.carry_out_one(key, effect);
+            // One that fails must not cost those behind it: a reply would never be given.
+            let one = catch_unwind(AssertUnwindSafe(|| self.carry_out_one(key, effect)));
+            failure = one.err().or(failure);
+        }
+        if let Some(panic) = failure {
+            resume_unwind(panic);
         }
     }
 
@@ -163,8 +172,10 @@ impl Supervisor {
         let request = entry.host.stdio_request(&target);
         let sender = self.sender.clone();
         tokio::task::spawn_local(async move {
-            let result = stdio::open(&request).await.map(Box::new);
-            let _ = sender.send(Message::StdioOpened(key, target, result));
+            let opened = helper::contain(stdio::open(&request)).await;
+            let result =
+                opened.unwrap_or_else(|panic| Err(StdioError::Pipe(std::io::Error::other(panic))));
+            let _ = sender.send(Message::StdioOpened(key, target, result.map(Box::new)));
         });
     }
 
@@ -235,7 +246,17 @@ impl Supervisor {
         let Some(entry) = self.containers.get(&key) else {
             return;
         };
-        let result = match entry.host.signal(target, signal) {
+        let sent = entry.host.signal(target, signal).or_else(|error| {
+            // There was no descriptor left to hold the process by: its number is as good until
+            // it is collected.
+            match self.ledger.pid_of(key, target) {
+                Some(pid) if error.kind() == std::io::ErrorKind::NotFound => {
+                    sys::pidfd::kill(pid, signal)
+                }
+                _ => Err(error),
+            }
+        });
+        let result = match sent {
             Ok(()) => Ok(Answer::Rules(Reply::Empty)),
             Err(error) if sys::pidfd::is_gone(&error) => {
                 Err(Refusal::not_found("process already finished"))
@@ -248,20 +269,24 @@ impl Supervisor {
     }
 
     fn read_pids(&mut self, key: Key, call: CallId) {
+        let rules = self.containers.get(&key).map(|entry| &entry.rules);
+        let execs = rules.map(Container::exec_pids).unwrap_or_default();
+        // A daemon takes a shim without pids for a leaked one and ends its container: where there
+        // is no cgroup of the container's own to ask, those that we know ourselves are told.
+        let init = rules.and_then(Container::live_init);
+        let known: Vec<i32> = init
+            .into_iter()
+            .chain(execs.iter().map(|(_, pid)| *pid))
+            .collect();
         let Some(cgroup) = self.cgroup(key) else {
-            return self.answer_pids(key, call, Vec::new());
+            return self.answer_pids(key, call, known);
         };
-        let execs = self
-            .containers
-            .get(&key)
-            .map(|entry| entry.rules.exec_pids());
-        let execs = execs.unwrap_or_default();
         self.answer_from_helper(call, move || match cgroup.processes() {
             Ok(pids) => Ok(Answer::Pids(annotate(pids, &execs))),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                Ok(Answer::Pids(Vec::new()))
+            Err(error) => {
+                log::debug!("read the pids: {error}");
+                Ok(Answer::Pids(annotate(known, &execs)))
             }
-            Err(error) => Err(Refusal::unknown(format!("read the pids: {error}"))),
         });
     }
 

@@ -68,12 +68,20 @@ impl Ledger {
         self.early.remove(&pid).map(|(_, notice)| notice)
     }
 
+    /// The pid of a process of ours that nobody has collected.
+    pub(super) fn pid_of(&self, key: Key, target: &Target) -> Option<i32> {
+        let owned = Owner::Process(key, target.clone());
+        let mut owners = self.owners.iter();
+        owners.find_map(|(pid, owner)| (*owner == owned).then_some(*pid))
+    }
+
     /// Forgets what belongs to a container that is over.
     pub(super) fn forget(&mut self, key: Key) {
         self.owners.retain(|_, owner| match owner {
             Owner::Process(other, _) => *other != key,
             Owner::Run(..) => true,
         });
+        self.naming.retain(|(other, _), _| *other != key);
     }
 
     /// How many pids are owned and how many early exits are kept, for the dump.

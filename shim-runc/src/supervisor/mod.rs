@@ -12,6 +12,8 @@ mod ledger;
 mod prepare;
 mod runs;
 mod shutdown;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -228,9 +230,11 @@ impl Supervisor {
                 }
             }
             Message::Input(key, input) => self.input(key, input),
-            Message::StdioOpened(key, target, result) => self.stdio_opened(key, target, result),
+            Message::StdioOpened(key, target, result) => {
+                self.contain(key, |own| own.stdio_opened(key, target, result));
+            }
             Message::Console(key, step, target, result) => {
-                self.console_received(key, step, target, result);
+                self.contain(key, |own| own.console_received(key, step, target, result));
             }
             Message::Answered(call, result) => self.answer(call, result),
             Message::Drained(number) => self.drained(number),
@@ -361,7 +365,9 @@ impl Supervisor {
     /// A child was reaped: a run of the runtime, a process of a container, or an orphan.
     fn exited(&mut self, notice: ExitNotice) {
         match self.ledger.exited(&notice) {
-            Some(Owner::Run(key, step)) => self.run_ended(key, step, notice.status),
+            Some(Owner::Run(key, step)) => {
+                self.contain(key, |own| own.run_ended(key, step, notice.status));
+            }
             Some(Owner::Process(key, target)) => {
                 self.process_exited(key, target, notice.exited_at, notice.status);
             }

@@ -4,6 +4,7 @@
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
+use shim_common::helper;
 use shim_common::stdio::Master;
 use sys::spawn::Stdio;
 use task_api::status::Refusal;
@@ -30,7 +31,10 @@ impl Supervisor {
         };
         let step = run.step();
         match entry.host.spawn(run) {
-            Ok(pid) => self.ledger.own(pid, Owner::Run(key, step)),
+            Ok(pid) => {
+                log::debug!("container {}: {step:?} is process {pid}", entry.rules.id());
+                self.ledger.own(pid, Owner::Run(key, step));
+            }
             Err(failure) => self.input(key, Input::Ran(step, Err(failure))),
         }
     }
@@ -43,6 +47,7 @@ impl Supervisor {
         let Some(running) = host.runs.remove(&step) else {
             return self.ledger.named(key, &step);
         };
+        log::debug!("container {}: {step:?} ended with status {status}", host.id);
         match (running.outcome(status), process_of(&step)) {
             (Ok(_), Some(target)) => self.take_up(key, step, target),
             (outcome, None) if step == Step::Checkpoint => self.checkpoint_ran(key, outcome),
@@ -100,8 +105,10 @@ impl Supervisor {
         };
         let sender = self.sender.clone();
         tokio::task::spawn_local(async move {
-            let result = match tokio::time::timeout(CONSOLE_LIMIT, console.receive()).await {
-                Ok(result) => result.map_err(|error| error.to_string()),
+            let received = helper::contain(console.receive());
+            let result = match tokio::time::timeout(CONSOLE_LIMIT, received).await {
+                Ok(Ok(result)) => result.map_err(|error| error.to_string()),
+                Ok(Err(panic)) => Err(panic.to_string()),
                 Err(_) => Err("the runtime handed over no terminal".to_owned()),
             };
             let _ = sender.send(Message::Console(key, step, target, result));
@@ -155,14 +162,19 @@ impl Supervisor {
                 return self.ledger.named(key, &step);
             }
         };
-        let early = self.ledger.take_early(pid);
-        let pidfd = sys::pidfd::open(pid);
-        let lives = pidfd
-            .as_ref()
-            .is_ok_and(|fd| sys::wait::is_child(fd.as_fd()));
+        let lives = sys::wait::is_child(pid);
+        // It has come and gone, and whoever has its pid now is a stranger. (If it lives, the early
+        // exit was of an older process whose pid it got.)
+        let gone = self.ledger.take_early(pid).filter(|_| !lives);
+        let pidfd = match gone {
+            None => sys::pidfd::open(pid)
+                .inspect_err(|error| log::warn!("hold {target:?}, pid {pid}: {error}"))
+                .ok(),
+            Some(_) => None,
+        };
         if let Err(error) = console {
             // Nobody would ever see what it does.
-            if let Ok(pidfd) = &pidfd {
+            if let Some(pidfd) = &pidfd {
                 let _ = sys::pidfd::send_signal(pidfd.as_fd(), libc::SIGKILL);
             }
             let refusal = Refusal::unknown(format!("terminal of {target:?}: {error}"));
@@ -174,23 +186,19 @@ impl Supervisor {
             self.input(key, Input::Ran(step.clone(), Err(failure)));
             return self.ledger.named(key, &step);
         }
-        if target == Target::Init {
+        if target == Target::Init && gone.is_none() {
             host.load_cgroup(pid);
         }
-        if let Ok(pidfd) = pidfd {
+        if let Some(pidfd) = pidfd {
             host.pidfds.insert(target.clone(), pidfd);
         }
         self.input(key, Input::Ran(step.clone(), Ok(Some(pid))));
         // The start is told before the exit, whichever the kernel reported first.
         self.settle_inbox();
-        match early {
-            // It has come and gone. (If it lives, the early exit was of an older process whose
-            // pid it got.)
-            Some(notice) if !lives => {
-                self.process_exited(key, target, notice.exited_at, notice.status);
-            }
-            _ if lives => self.ledger.own(pid, Owner::Process(key, target)),
-            _ => self.watch_from_outside(key, target),
+        match gone {
+            Some(notice) => self.process_exited(key, target, notice.exited_at, notice.status),
+            None if lives => self.ledger.own(pid, Owner::Process(key, target)),
+            None => self.watch_from_outside(key, target),
         }
         self.ledger.named(key, &step);
     }
@@ -309,6 +317,10 @@ impl Host {
                 ..failure(&error, false)
             })?;
         let pid = running.child.pid;
+        if let Run::Exec(id) = run {
+            // The runtime has a copy of its own, and an exec is started once.
+            self.specs.remove(id);
+        }
         self.runs.insert(step, running);
         Ok(pid)
     }
@@ -322,7 +334,7 @@ impl Host {
         let Ok(pidfd) = sys::pidfd::open(pid) else {
             return true;
         };
-        if sys::wait::is_child(pidfd.as_fd())
+        if sys::wait::is_child(pid)
             && let Err(error) = sys::pidfd::send_signal(pidfd.as_fd(), libc::SIGKILL)
         {
             log::warn!("kill {pid}, which a failed run left behind: {error}");

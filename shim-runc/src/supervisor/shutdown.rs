@@ -34,7 +34,7 @@ impl Supervisor {
             if let Some(entry) = self.containers.get_mut(&key) {
                 entry.rules.abort(&mut effects);
             }
-            self.carry_out(key, effects);
+            self.contain(key, |own| own.carry_out(key, effects));
         }
         self.container_forgotten();
     }

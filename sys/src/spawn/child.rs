@@ -26,6 +26,8 @@ pub(super) struct Plan<'a> {
     pub(super) moves: &'a [(RawFd, RawFd)],
     pub(super) parent_death_signal: Option<i32>,
     pub(super) new_process_group: bool,
+    /// The limit of open descriptors, if it is not the parent's.
+    pub(super) descriptor_limit: Option<libc::rlimit>,
 }
 
 /// Where it failed.
@@ -244,6 +246,11 @@ extern "C" fn child_main(argument: *mut c_void) -> c_int {
             CLOSE_RANGE_CLOEXEC,
         )
     };
+    if let Some(limit) = &plan.descriptor_limit {
+        // SAFETY: setrlimit reads a rlimit, which outlives the call; limits are the process's own.
+        // Lowering its own soft limit is refused to nobody.
+        unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const *limit) };
+    }
     if let Some(cwd) = plan.cwd {
         // SAFETY: a C string that outlives the call.
         let result = unsafe { libc::chdir(cwd.as_ptr()) };

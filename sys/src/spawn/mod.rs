@@ -13,8 +13,9 @@
 //! The child gets: exactly the given environment; an empty signal mask and the default action
 //! for every signal (the parent ignores SIGPIPE and blocks what its signalfd reads; both would
 //! be inherited across execve otherwise); standard streams and extra descriptors at the numbers
-//! asked for, and no other descriptor that is close-on-exec, as all of ours are. Resource limits, user,
-//! session and everything else stay as the parent's.
+//! asked for, and no other descriptor that is close-on-exec, as all of ours are; the limit of open
+//! descriptors that the parent was started with. Other limits, user, session and everything else stay
+//! as the parent's.
 
 mod child;
 
@@ -198,6 +199,7 @@ impl Spawn {
             moves: &descriptors.moves,
             parent_death_signal: self.parent_death_signal,
             new_process_group: self.new_process_group,
+            descriptor_limit: crate::process::descriptor_limit_of_children(),
         };
         child::start(&plan).map_err(|(stage, error)| {
             let step = match stage {
