@@ -1,21 +1,24 @@
 //! Noticing that the kernel's OOM killer struck a container.
 //!
 //! What counts is that the counter `oom_kill` grew (DESIGN rule 10); the kernel's notices only say
-//! when to look. On v2 that is inotify on `memory.events`. On v1 it is an eventfd registered with
-//! `memory.oom_control`, which fires for every OOM situation in the cgroup or an ancestor, and once
-//! more when the cgroup is removed.
+//! when to look. On v2 that is polling `memory.events` for changes. (inotify tells them too, but one
+//! user may have 128 inotify instances, and a node has more shims than that.) On v1 it is an eventfd
+//! registered with `memory.oom_control`, which fires for every OOM situation in the cgroup or an
+//! ancestor, and once more when the cgroup is removed.
 
 use std::fs::File;
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Read as _, Seek as _};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
 use sys::eventfd::EventFd;
-use sys::inotify::Inotify;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio::net::unix::pipe::Receiver;
 
 use super::{Version, files, v1, v2};
+use crate::watch::watch;
 
 /// On v1 the notice comes *before* the victim is chosen and counted (`mem_cgroup_oom` of the
 /// kernel): a look at once finds nothing, and with this list empty the OOM test on a live kernel
@@ -35,7 +38,8 @@ const SECOND_LOOKS: [Duration; 6] = [
 pub enum OomChange {
     /// More processes were killed; how many there are now since the cgroup was made.
     Grew(u64),
-    /// The cgroup is removed, or (v2) has no process left: nothing more will come.
+    /// The cgroup is removed: nothing more will come. The kernel tells of it only on v1; on v2 it is
+    /// found when something else made us look.
     Gone,
 }
 
@@ -43,13 +47,20 @@ pub enum OomChange {
 /// kernel) and no timer while nothing happens.
 #[derive(Debug)]
 pub struct OomWatch {
-    version: Version,
     dir: Box<Path>,
     seen: u64,
-    /// The eventfd or inotify descriptor: like a pipe, something to read notices from.
-    notices: Receiver,
+    notices: Notices,
     /// Which of the second looks comes next; at the end of the list none is due.
     look: usize,
+}
+
+/// Where the notices come from.
+#[derive(Debug)]
+enum Notices {
+    /// The eventfd: like a pipe, something to read from.
+    V1(Receiver),
+    /// `memory.events`, or another file whose changes the kernel tells to pollers.
+    V2(AsyncFd<File>),
 }
 
 impl OomWatch {
@@ -60,14 +71,13 @@ impl OomWatch {
     /// `NotFound` when the cgroup is gone or has no memory controller; the error names the file.
     pub(super) fn new(version: Version, dir: &Path) -> io::Result<Self> {
         let notices = match version {
-            Version::V1 => register(dir)?,
-            Version::V2 => inotify(dir)?,
+            Version::V1 => Notices::V1(Receiver::from_owned_fd_unchecked(register(dir)?)?),
+            Version::V2 => Notices::V2(changes(&dir.join(v2::MEMORY_EVENTS))?),
         };
         Ok(Self {
-            version,
             dir: dir.into(),
             seen: 0,
-            notices: Receiver::from_owned_fd_unchecked(notices)?,
+            notices,
             look: SECOND_LOOKS.len(),
         })
     }
@@ -102,31 +112,35 @@ impl OomWatch {
     }
 
     fn compare(&mut self) -> io::Result<Option<OomChange>> {
-        let (empty, kills) = match self.version {
-            Version::V1 => (false, v1::oom_kills(&self.dir)?),
-            // Emptiness first: in a cgroup that was empty before the count was read, nothing can be
-            // killed after it.
-            Version::V2 => (!v2::populated(&self.dir)?, v2::oom_kills(&self.dir)?),
+        let kills = match &self.notices {
+            Notices::V1(_) => v1::oom_kills(&self.dir)?,
+            Notices::V2(file) => {
+                let text = reread(file)
+                    .map_err(|error| files::with_path(&self.dir.join(v2::MEMORY_EVENTS), &error))?;
+                v2::oom_kills_in(&text)
+            }
         };
         if kills > self.seen {
             self.seen = kills;
             return Ok(Some(OomChange::Grew(kills)));
         }
-        Ok(empty.then_some(OomChange::Gone))
+        Ok(None)
     }
 
     async fn notice_or_second_look(&mut self) -> io::Result<()> {
+        let from = match &self.notices {
+            Notices::V1(from) => from,
+            // Here the victim is counted before the notice: one look is enough.
+            Notices::V2(file) => return change(file).await,
+        };
         let Some(delay) = SECOND_LOOKS.get(self.look) else {
-            notice(&self.notices).await?;
-            self.look = match self.version {
-                Version::V1 => 0,
-                Version::V2 => SECOND_LOOKS.len(),
-            };
+            notice(from).await?;
+            self.look = 0;
             return Ok(());
         };
         tokio::select! {
             biased;
-            noticed = notice(&self.notices) => {
+            noticed = notice(from) => {
                 noticed?;
                 self.look = 0;
             }
@@ -160,11 +174,26 @@ fn register(dir: &Path) -> io::Result<OwnedFd> {
     Ok(event.into())
 }
 
-fn inotify(dir: &Path) -> io::Result<OwnedFd> {
-    let inotify = Inotify::new()?;
-    inotify.add_watch(&dir.join("memory.events"), libc::IN_MODIFY)?;
-    // Emptiness and removal: the kernel says nothing of them through memory.events.
-    inotify.add_watch(&dir.join("cgroup.events"), libc::IN_MODIFY)?;
-    inotify.add_watch(dir, libc::IN_DELETE_SELF)?;
-    Ok(inotify.into())
+/// Opens a file of cgroupfs to be told of its changes: the kernel says `POLLPRI` when the file has
+/// changed since it was last read through this descriptor (`Documentation/admin-guide/cgroup-v2.rst`,
+/// "Core Interface Files", file modified events).
+pub(super) fn changes(path: &Path) -> io::Result<AsyncFd<File>> {
+    let file = File::open(path).map_err(|error| files::with_path(path, &error))?;
+    watch(file, Interest::PRIORITY).map_err(|error| files::with_path(path, &error))
+}
+
+/// Waits until the file has changed. The readiness is taken before the caller reads, so that a
+/// change in between is told again.
+pub(super) async fn change(file: &AsyncFd<File>) -> io::Result<()> {
+    file.ready(Interest::PRIORITY).await?.clear_ready();
+    Ok(())
+}
+
+/// The whole text of a file, from its beginning.
+pub(super) fn reread(file: &AsyncFd<File>) -> io::Result<String> {
+    let mut file: &File = file.get_ref();
+    let mut text = String::new();
+    file.rewind()?;
+    file.read_to_string(&mut text)?;
+    Ok(text)
 }

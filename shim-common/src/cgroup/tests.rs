@@ -8,14 +8,36 @@ mod live;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// A cgroup v1 in every hierarchy of this machine, removed at the end; `None`, with a note, where
-/// the machine has v2 or we may not make one.
+/// A cgroup of this machine (v1: one in every hierarchy), removed at the end.
 struct LiveCgroup {
     cgroup: super::Cgroup,
 }
 
 impl LiveCgroup {
+    /// A new one; `None`, with a note, where we may not make one.
     fn new(name: &str) -> Option<Self> {
+        match super::Version::of_machine() {
+            super::Version::V1 => Self::v1(name),
+            super::Version::V2 => Self::v2(name),
+        }
+    }
+
+    fn v2(name: &str) -> Option<Self> {
+        let root = Path::new(super::MOUNT_POINT);
+        let path = format!("/wherry-test-{}-{name}", std::process::id());
+        let made = fs::write(root.join("cgroup.subtree_control"), "+memory")
+            .and_then(|()| fs::create_dir(root.join(&path[1..])));
+        if let Err(error) = made {
+            eprintln!("SKIPPED: cannot make a cgroup with memory control: {error}");
+            return None;
+        }
+        Some(Self {
+            cgroup: super::Cgroup::of_path(&path).unwrap(),
+        })
+    }
+
+    /// A new one where the machine has v1; `None`, with a note, where it has v2 or we may not.
+    fn v1(name: &str) -> Option<Self> {
         if super::Version::of_machine() != super::Version::V1 {
             eprintln!("SKIPPED: this machine has cgroup v2");
             return None;
@@ -42,7 +64,10 @@ impl LiveCgroup {
     }
 
     fn dir(&self, controller: &str) -> &Path {
-        self.cgroup.controller(controller).unwrap()
+        match self.cgroup.version() {
+            super::Version::V1 => self.cgroup.controller(controller).unwrap(),
+            super::Version::V2 => self.cgroup.unified_dir().unwrap(),
+        }
     }
 }
 

@@ -5,12 +5,11 @@
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use containerd_shim_protos::cgroups_v2::metrics::Metrics;
 use protobuf::Message as _;
 
-use super::super::{Cgroup, FreezeState, Hierarchy, OomChange, Version, v2};
+use super::super::{Cgroup, FreezeState, Hierarchy, Version, v2};
 
 const KERNELS: [&str; 3] = ["linux-5.10", "linux-6.1", "linux-6.12"];
 
@@ -115,61 +114,4 @@ fn kills_population_and_freezing() {
         assert_eq!(cgroup.populated().unwrap(), populated, "{kernel}");
         assert_eq!(cgroup.freeze_state().unwrap(), state, "{kernel}");
     }
-}
-
-#[test]
-fn the_watch_wakes_when_oom_kill_grew_and_when_the_cgroup_is_empty() {
-    let dir = copy("linux-6.1");
-    let write = |name: &str, text: &str| fs::write(dir.path().join(name), text).unwrap();
-    let soon = Duration::from_secs(20);
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    runtime.block_on(async {
-        let mut watch = cgroup(dir.path()).watch_oom().unwrap();
-        assert_eq!(watch.changed().await, OomChange::Grew(2), "what was before");
-        // Events that are no kill do not wake the caller.
-        write("memory.events", "low 0\nhigh 7\nmax 8\noom 3\noom_kill 2\n");
-        assert!(
-            tokio::time::timeout(Duration::from_millis(50), watch.changed())
-                .await
-                .is_err()
-        );
-        write("memory.events", "low 0\nhigh 7\nmax 8\noom 3\noom_kill 3\n");
-        let change = tokio::time::timeout(soon, watch.changed()).await.unwrap();
-        assert_eq!(change, OomChange::Grew(3));
-        watch.mark_seen(4);
-        // The last kill empties the cgroup: it was read elsewhere already, so only the end is news.
-        write("memory.events", "low 0\nhigh 7\nmax 8\noom 3\noom_kill 4\n");
-        write("cgroup.events", "populated 0\nfrozen 0\n");
-        let change = tokio::time::timeout(soon, watch.changed()).await.unwrap();
-        assert_eq!(change, OomChange::Gone);
-    });
-}
-
-#[test]
-fn the_watch_ends_with_the_cgroup() {
-    let dir = copy("linux-5.10");
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    runtime.block_on(async {
-        let mut watch = cgroup(dir.path()).watch_oom().unwrap();
-        watch.mark_seen(4);
-        assert!(
-            tokio::time::timeout(Duration::from_millis(50), watch.changed())
-                .await
-                .is_err()
-        );
-        fs::remove_dir_all(dir.path()).unwrap();
-        let change = tokio::time::timeout(Duration::from_secs(20), watch.changed())
-            .await
-            .unwrap();
-        assert_eq!(change, OomChange::Gone);
-        let error = cgroup(dir.path()).watch_oom().unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::NotFound);
-        assert!(error.to_string().contains("memory.events"), "{error}");
-    });
 }

@@ -1,13 +1,15 @@
 //! Killing, removing and OOM on the kernel of this machine, without a container runtime.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::ErrorKind;
+use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::time::Duration;
 
 use sys::spawn::{Child, Spawn};
+use tokio::io::unix::AsyncFd;
 
-use super::super::{Cgroup, FreezeState, Hierarchy, OomChange, Version};
+use super::super::{Cgroup, FreezeState, Hierarchy, OomChange, Version, oom};
 use super::LiveCgroup;
 
 /// Starts `script`, which is in all the cgroups before its first command runs.
@@ -46,7 +48,7 @@ fn collect(child: &Child) -> u32 {
 
 #[test]
 fn all_processes_are_killed_those_in_child_cgroups_and_frozen_ones_too() {
-    let Some(live) = LiveCgroup::new("kill") else {
+    let Some(live) = LiveCgroup::v1("kill") else {
         return;
     };
     let freezer = live.dir("freezer").to_owned();
@@ -132,9 +134,17 @@ fn an_oom_kill_is_noticed_and_a_removal_is_none() {
         return;
     };
     let memory = live.dir("memory");
-    fs::write(memory.join("memory.limit_in_bytes"), "16777216").unwrap();
+    let (limit, with_swap, swap) = match live.cgroup.version() {
+        Version::V1 => (
+            "memory.limit_in_bytes",
+            "memory.memsw.limit_in_bytes",
+            "16777216",
+        ),
+        Version::V2 => ("memory.max", "memory.swap.max", "0"),
+    };
+    fs::write(memory.join(limit), "16777216").unwrap();
     // Some kernels have no swap accounting; then the limit of memory alone must do.
-    let _ = fs::write(memory.join("memory.memsw.limit_in_bytes"), "16777216");
+    let _ = fs::write(memory.join(with_swap), swap);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -152,6 +162,10 @@ fn an_oom_kill_is_noticed_and_a_removal_is_none() {
         }
         assert_eq!(watch.seen(), 3);
         let cgroup = live.cgroup.clone();
+        if live.cgroup.version() == Version::V2 {
+            // Its kernel does not tell of a removal; whoever looks finds it.
+            cgroup.remove().unwrap();
+        }
         let removal = std::thread::spawn(move || cgroup.remove());
         let change = tokio::time::timeout(soon, watch.changed()).await.unwrap();
         assert_eq!(change, OomChange::Gone);
@@ -161,7 +175,7 @@ fn an_oom_kill_is_noticed_and_a_removal_is_none() {
 
 #[test]
 fn an_oom_kill_before_the_watch_is_reported_first() {
-    let Some(live) = LiveCgroup::new("late") else {
+    let Some(live) = LiveCgroup::v1("late") else {
         return;
     };
     let memory = live.dir("memory");
@@ -186,18 +200,65 @@ fn an_oom_kill_before_the_watch_is_reported_first() {
     });
 }
 
-/// A hybrid machine has a cgroup2 beside its v1 hierarchies, without controllers but with all that
-/// killing needs; on a v2 machine it is the machine's own.
+/// Where a cgroup2 is mounted. A hybrid machine has one beside its v1 hierarchies, without controllers
+/// but with all that killing and notices need; on a v2 machine it is the machine's own.
+fn cgroup2() -> Option<&'static Path> {
+    let points = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"].map(Path::new);
+    let found = points
+        .into_iter()
+        .find(|point| point.join("cgroup.controllers").exists());
+    if found.is_none() {
+        eprintln!("SKIPPED: no cgroup2 is mounted");
+    }
+    found
+}
+
+/// Waits until every file has been told changed and has the line.
+async fn told(watched: &[AsyncFd<File>], line: &str) {
+    let soon = Duration::from_secs(20);
+    for file in watched {
+        while !oom::reread(file).unwrap().contains(line) {
+            let change = tokio::time::timeout(soon, oom::change(file)).await;
+            change.unwrap().unwrap();
+        }
+    }
+}
+
+#[test]
+fn changes_of_a_v2_file_are_told_to_more_watches_than_inotify_has() {
+    let Some(point) = cgroup2() else { return };
+    let dir = point.join(format!("wherry-test-{}-poll", std::process::id()));
+    fs::create_dir(&dir).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let path = dir.join("cgroup.events");
+        // More than one user may have inotify instances (128 by default).
+        let watched: Vec<_> = (0..300).map(|_| oom::changes(&path).unwrap()).collect();
+        for file in &watched {
+            assert!(oom::reread(file).unwrap().contains("populated 0"));
+        }
+        // What was there at the beginning may be told as a change; after that there is silence.
+        for file in &watched {
+            let _ = tokio::time::timeout(Duration::from_millis(1), oom::change(file)).await;
+        }
+        let mut spawn = Spawn::new("/bin/sleep");
+        spawn.args = vec!["sleep".into(), "1000".into()];
+        let child = spawn.spawn().unwrap();
+        fs::write(dir.join("cgroup.procs"), child.pid.to_string()).unwrap();
+        told(&watched, "populated 1").await;
+        sys::pidfd::send_signal(child.pidfd.as_fd(), libc::SIGKILL).unwrap();
+        assert_eq!(collect(&child), 128 + 9);
+        told(&watched, "populated 0").await;
+    });
+    fs::remove_dir(&dir).unwrap();
+}
+
 #[test]
 fn all_processes_of_a_v2_cgroup_are_killed_with_and_without_cgroup_kill() {
-    let points = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"].map(Path::new);
-    let Some(point) = points
-        .into_iter()
-        .find(|point| point.join("cgroup.controllers").exists())
-    else {
-        eprintln!("SKIPPED: no cgroup2 is mounted");
-        return;
-    };
+    let Some(point) = cgroup2() else { return };
     for by_hand in [false, true] {
         let dir = point.join(format!("wherry-test-{}-kill-{by_hand}", std::process::id()));
         fs::create_dir_all(dir.join("inner/most")).unwrap();

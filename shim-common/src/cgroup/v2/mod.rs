@@ -23,6 +23,9 @@ use super::{FreezeState, files};
 /// The type name under which clients look up the message.
 pub(super) const TYPE_URL: &str = "io.containerd.cgroups.v2.Metrics";
 
+/// The file with the counters of OOM kills.
+pub(super) const MEMORY_EVENTS: &str = "memory.events";
+
 /// Reads every controller of the cgroup at `dir`.
 ///
 /// # Errors
@@ -43,11 +46,16 @@ pub(super) fn metrics(dir: &Path) -> std::io::Result<Metrics> {
 /// limit: `oom_kill` of `memory.events`. (`oom` counts at the cgroup whose limit was hit, which may
 /// be an ancestor.) Zero when the memory controller is not enabled.
 pub(super) fn oom_kills(dir: &Path) -> std::io::Result<u64> {
-    match files::optional(files::read(dir, "memory.events"))? {
-        Some(text) => Ok(files::value_of(&text, "oom_kill").unwrap_or(0)),
+    match files::optional(files::read(dir, MEMORY_EVENTS))? {
+        Some(text) => Ok(oom_kills_in(&text)),
         // Without the file, the cgroup decides whether that is an answer: events are never empty.
         None => files::read(dir, "cgroup.events").map(|_| 0),
     }
+}
+
+/// [`oom_kills`] of a text of `memory.events`.
+pub(super) fn oom_kills_in(text: &str) -> u64 {
+    files::value_of(text, "oom_kill").unwrap_or(0)
 }
 
 /// Whether any process is in the cgroup or below; `NotFound` when the cgroup is gone.
