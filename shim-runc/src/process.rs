@@ -184,6 +184,10 @@ impl InitState {
                     Op::Exec => Err(Refusal::unknown("cannot exec in a stopped state")),
                 };
             }
+            // Its exit is held back; what init left behind is to die, not to be frozen.
+            Self::Alive { died: Some(_), .. } if operation == Op::Pause => {
+                return Err(Refusal::unknown("cannot pause a stopped container"));
+            }
             Self::Alive { phase, .. } => *phase,
         };
         match (phase, operation) {
