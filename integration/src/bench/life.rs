@@ -30,9 +30,15 @@ pub fn measure(bed: &Bed, options: &Options, subjects: &[Subject], samples: &mut
         };
         for (name, path) in &runtimes {
             let mut totals = Vec::new();
-            // Another one begins in each round.
+            // Another one begins in each round, and each second round goes backwards: what one
+            // leaves the kernel to clear up does not always meet the same other.
             for turn in 0..=subjects.len() {
-                let turn = (turn + round) % (subjects.len() + 1);
+                let step = if round % 2 == 0 {
+                    turn
+                } else {
+                    subjects.len() - turn
+                };
+                let turn = (step + round) % (subjects.len() + 1);
                 match subjects.get(turn) {
                     Some(subject) => {
                         let id = format!("{}-{name}-{round}", subject.name);

@@ -27,6 +27,14 @@ pub fn table(samples: &Samples, verdicts: &[Verdict], subjects: &[Subject]) -> S
     }
     out += "The bar of stdout is 1.3 times Go 2.3's rate, taken as 1.93 times that of the Go shim \
             installed here,\nas in the design's table; 1.3 times Go 2.3's own figure there is 1395.\n\n";
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let load = load.split(' ').take(3).collect::<Vec<_>>().join(" ");
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let _ = writeln!(
+        out,
+        "Load of the machine at the end: {load}, on {processors} processors. With more load than \
+         processors, times\nare those of waiting for one; Go's beside them tell how much.\n"
+    );
     let _ = write!(out, "{:<22}", "median / p95");
     let mut names: Vec<&str> = subjects.iter().map(|s| s.name).collect();
     names.push(BARE);
