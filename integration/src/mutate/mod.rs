@@ -110,12 +110,12 @@ fn round(mut args: impl Iterator<Item = String>) -> Result<bool, String> {
             told(&fate)
         );
         rows.push((*mutation, fate));
+        // After each, since the whole round takes long.
+        if let Some(path) = &record {
+            std::fs::write(path, report(&rows)).map_err(|e| format!("{}: {e}", path.display()))?;
+        }
     }
-    let text = report(&rows);
-    print!("{text}");
-    if let Some(path) = record {
-        std::fs::write(&path, text).map_err(|e| format!("{}: {e}", path.display()))?;
-    }
+    print!("{}", report(&rows));
     Ok(rows.iter().all(|(_, fate)| matches!(fate, Fate::Caught(_))))
 }
 

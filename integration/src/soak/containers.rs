@@ -45,6 +45,7 @@ pub(super) fn separate(count: usize, progress: Progress<'_>) -> Finding {
     bed.assert_clean();
     Finding {
         what: format!("{count} containers in as many shims"),
+        shims: u64::try_from(count).expect("a number of shims"),
         before,
         after,
     }
@@ -64,23 +65,22 @@ pub(super) fn grouped(count: usize, progress: Progress<'_>) -> Finding {
     bed.note_group("pod");
     let spec = Spec::sleeper().annotation("io.containerd.runc.v2.group", "pod");
     let (first, shim) = bed.running("c0", &spec);
-    // One comes and goes first: what it leaves of buffers is not counted.
-    round(&bed, &shim, &spec, "w", 1, &|_, _| ());
+    // As many come and go first: the heap then has the room that they need.
+    let more = count.saturating_sub(1).max(1);
+    round(&bed, &shim, &spec, "w", more, &|done, _| {
+        progress(done, 2 * more)
+    });
     let before = Held::by(&[shim.pid]);
-    round(
-        &bed,
-        &shim,
-        &spec,
-        "c",
-        count.saturating_sub(1).max(1),
-        progress,
-    );
+    round(&bed, &shim, &spec, "c", more, &|done, _| {
+        progress(more + done, 2 * more)
+    });
     let after = Held::settled(&[shim.pid], before);
     bed.end(&first, &shim);
     bed.remove(&first);
     bed.assert_clean();
     Finding {
-        what: format!("{count} containers in one shim"),
+        what: format!("{count} containers in one shim, twice"),
+        shims: 1,
         before,
         after,
     }

@@ -26,6 +26,8 @@ pub const GROWTH: u64 = 64;
 pub struct Finding {
     /// What was done.
     pub what: String,
+    /// How many shims.
+    pub shims: u64,
     /// What the shim, or all shims of the run together, held before and after.
     pub before: Held,
     /// The same once all was done and settled.
@@ -33,9 +35,9 @@ pub struct Finding {
 }
 
 impl Finding {
-    /// Whether the shims hold no more than before, but for [`GROWTH`].
+    /// Whether the shims hold no more than before, but for [`GROWTH`] each.
     pub fn steady(&self) -> bool {
-        self.after.private <= self.before.private + GROWTH
+        self.after.private <= self.before.private + GROWTH * self.shims
             && self.after.descriptors <= self.before.descriptors
             && self.after.threads <= self.before.threads
     }

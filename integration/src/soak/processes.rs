@@ -34,6 +34,7 @@ pub(super) fn execs(count: usize, progress: Progress<'_>) -> Finding {
     bed.finish(&bundle, &shim);
     Finding {
         what: format!("{count} execs on one container"),
+        shims: 1,
         before,
         after,
     }
@@ -73,6 +74,7 @@ pub(super) fn cycles(count: usize, progress: Progress<'_>) -> Finding {
     bed.assert_clean();
     Finding {
         what: format!("{count} create/delete cycles"),
+        shims: 1,
         before,
         after,
     }
