@@ -58,6 +58,14 @@ test: deps-test nextest build ## Install what the tests need, and run them all (
 	echo "== Tests, with the shims in $(SHIM_DIR)"
 	$(CARGO) nextest run --locked --workspace --no-fail-fast
 
+.PHONY: test-cgroup2
+test-cgroup2: build ## Run the tests of what depends on cgroups on a machine with cgroup v2 (emulated)
+	@CARGO="$(CARGO)" integration/beds/cgroup2
+
+.PHONY: test-engines
+test-engines: build ## Run the end-to-end tests under newer engines: containerd 2, Docker 28, criu 4
+	@CARGO="$(CARGO)" integration/beds/engines
+
 .PHONY: unit
 unit: toolchain ## Run only the tests that need no engine and no root
 	@$(CARGO) test --locked --workspace --exclude wherry-integration
