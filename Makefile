@@ -98,6 +98,14 @@ mutate: deps-conformance nextest ## Put small defects into a copy of the shim an
 	@scripts/need-root.sh "the checks run real containers"
 	$(CARGO) run --locked --quiet -p wherry-integration --bin mutate -- --only "$(or $(ONLY),*)" $(if $(ONLY),,--record docs/mutations.md)
 
+.PHONY: test-cgroup2
+test-cgroup2: build ## Run the tests of what depends on cgroups on a machine with cgroup v2 (emulated)
+	@CARGO="$(CARGO)" integration/beds/cgroup2
+
+.PHONY: test-engines
+test-engines: build ## Run the end-to-end tests under newer engines: containerd 2, Docker 28, criu 4
+	@CARGO="$(CARGO)" integration/beds/engines
+
 .PHONY: unit
 unit: toolchain ## Run only the tests that need no engine and no root
 	@$(CARGO) test --locked --workspace --exclude wherry-integration

@@ -348,6 +348,8 @@ impl Bed {
             .iter()
             .filter_map(|dir| fs::read_dir(dir).ok())
             .flat_map(|entries| entries.flatten().map(|e| e.path()))
+            // crun keeps this one beside the states of its containers, for all of them.
+            .filter(|path| !path.ends_with(".empty-directory"))
             .collect()
     }
 

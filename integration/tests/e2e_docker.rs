@@ -54,9 +54,9 @@ fn a_command_that_does_not_exist_is_127_and_one_not_executable_126() {
         .code_is(127);
     let _ = engine.docker(run_rm(&[], &["/etc/passwd"])).code_is(126);
     let id = sleeper(&engine, &[]);
-    let _ = engine
-        .docker(["exec", &id, "/no/such/program"])
-        .code_is(126);
+    let exec = engine.docker(["exec", &id, "/no/such/program"]);
+    // Engines before 23 do not tell them apart here.
+    assert!([126, 127].contains(&exec.code), "{exec}");
     remove(&engine, &id);
 }
 

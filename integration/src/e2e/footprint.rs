@@ -172,7 +172,9 @@ impl Footprint {
             self.folder.join("exec/runtime-runc").join(&self.namespace),
         ];
         let mut folders = folders_in(&self.bundles());
-        folders.extend(runc.iter().flat_map(|folder| folders_in(folder)));
+        let states = runc.iter().flat_map(|folder| folders_in(folder));
+        // crun keeps this one beside the states of its containers, for all of them.
+        folders.extend(states.filter(|folder| !folder.ends_with(".empty-directory")));
         folders.extend(self.cgroups().iter().flat_map(|group| folders_in(group)));
         found.extend(
             folders

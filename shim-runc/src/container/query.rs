@@ -70,14 +70,13 @@ impl Container {
             .collect()
     }
 
-    /// The pid of init while it runs.
-    pub fn live_init(&self) -> Option<i32> {
+    /// The pid that init has, or had until it ended; none of a container that never had one.
+    pub fn init_pid(&self) -> Option<i32> {
         match self.init {
-            InitState::Alive {
-                pid, died: None, ..
-            } => Some(pid),
-            _ => None,
+            InitState::Alive { pid, .. } | InitState::Stopped { pid, .. } => Some(pid),
+            InitState::Creating | InitState::FromCheckpoint => None,
         }
+        .filter(|pid| *pid != 0)
     }
 
     pub(super) fn pids(&mut self, call: CallId, out: &mut Vec<Effect>) {

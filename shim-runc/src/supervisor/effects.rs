@@ -271,9 +271,11 @@ impl Supervisor {
     fn read_pids(&mut self, key: Key, call: CallId) {
         let rules = self.containers.get(&key).map(|entry| &entry.rules);
         let execs = rules.map(Container::exec_pids).unwrap_or_default();
-        // A daemon takes a shim without pids for a leaked one and ends its container: where there
-        // is no cgroup of the container's own to ask, those that we know ourselves are told.
-        let init = rules.and_then(Container::live_init);
+        // A daemon that was started anew takes a shim without pids for a leaked one and deletes its
+        // container, exit status and all (containerd from 1.7 on). So those that we know ourselves
+        // are told where there is no cgroup of the container's own to ask, and where the container
+        // has ended and waits for its Delete: then it is the pid that its init had.
+        let init = rules.and_then(Container::init_pid);
         let known: Vec<i32> = init
             .into_iter()
             .chain(execs.iter().map(|(_, pid)| *pid))
@@ -282,7 +284,8 @@ impl Supervisor {
             return self.answer_pids(key, call, known);
         };
         self.answer_from_helper(call, move || match cgroup.processes() {
-            Ok(pids) => Ok(Answer::Pids(annotate(pids, &execs))),
+            Ok(pids) if !pids.is_empty() => Ok(Answer::Pids(annotate(pids, &execs))),
+            Ok(_) => Ok(Answer::Pids(annotate(known, &execs))),
             Err(error) => {
                 log::debug!("read the pids: {error}");
                 Ok(Answer::Pids(annotate(known, &execs)))
