@@ -39,7 +39,7 @@ TEST_PACKAGES += $(if $(filter Y,$(shell cat /sys/module/apparmor/parameters/ena
 help: ## Say what there is to make
 	@echo "Wherry: containerd shims in Rust"
 	echo
-	awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	awk 'BEGIN { FS = ":.*## " } /^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	echo
 	echo "  SHIM_DIR=DIR     test the shims in DIR instead of ours (/usr/bin: Debian's)"
 	echo "  WHERRY_QUICK=1   shorten the long tests"
