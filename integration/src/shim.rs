@@ -13,9 +13,9 @@ use protobuf::well_known_types::any::Any;
 use protobuf::{Message as _, MessageField};
 use serde::Deserialize;
 
-use crate::client::{TASK_V2, TaskClient};
-use crate::host;
+use crate::client::TaskClient;
 use crate::wait::{SHORT, eventually};
+use crate::{host, target};
 
 /// What the daemon writes to the standard input of `start`, by its generation.
 #[derive(Clone, Debug)]
@@ -240,7 +240,7 @@ impl Shim {
         }
         let reply = Reply::parse(&outcome.output);
         let socket = socket_path(reply.address());
-        let task = TaskClient::connect(&socket, TASK_V2)
+        let task = TaskClient::connect(&socket, target::task_service())
             .unwrap_or_else(|e| panic!("connect to {}: {e}", socket.display()));
         let connected = task.connect_task(&request.id).expect("Connect never fails");
         Ok(Self {

@@ -1,0 +1,99 @@
+//! What waits for what: an init's exit for its execs, a Delete for the output. The mutation round
+//! found that nothing else noticed when these did not.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests")]
+
+use wherry_integration::prelude::*;
+
+/// Long enough to see that something does not happen, well below the bounds of the waits.
+const A_WHILE: Duration = Duration::from_millis(700);
+
+#[test]
+fn an_exec_that_outlives_its_init_holds_the_inits_exit() {
+    // In a PID namespace of its own the kernel sees to that order. In a shared one the shim must,
+    // here with a runtime that does not get round to killing what is left.
+    known_difference!("go", "1.6.20 is older than the fix of #9719");
+    let bed = Bed::new();
+    let spec = Spec::sh("until [ -e /go ]; do usleep 10000; done").without_namespace("pid");
+    let (bundle, shim) = bed.wrapped("c1", &spec, "[ $cmd = kill ] && exit 0; exec $REAL \"$@\"");
+    shim.task.create(&bundle.create()).unwrap();
+    shim.task.start("c1", "").unwrap();
+    let request = bundle.exec("e1", &["sleep", "1000"]);
+    shim.task.exec(&request).unwrap();
+    shim.task.start("c1", "e1").unwrap();
+    std::fs::write(bundle.rootfs().join("go"), "").unwrap();
+    let told = |prefix: &str| bed.sink().briefs().iter().any(|b| b.starts_with(prefix));
+    assert!(
+        !holds(A_WHILE, || told("exit c1 ")),
+        "{:?}",
+        bed.sink().briefs()
+    );
+    shim.task.kill("c1", "e1", 9, false).unwrap();
+    bed.sink().wait_brief("exit c1 0");
+    assert!(bed.sink().position("exit c1/e1 137") < bed.sink().position("exit c1 0"));
+    bed.finish(&bundle, &shim);
+}
+
+/// Deletes a process whose output a stopped reader holds back, and sees Delete wait for it.
+fn delete_waits(shim: &Shim, exec: &str, out: &OutputFifo) {
+    let exec = exec.to_owned();
+    let delete = shim.task.spawn(move |t| t.delete("c1", &exec).map(drop));
+    assert!(
+        !holds(A_WHILE, || delete.is_finished()),
+        "Delete did not wait for the output"
+    );
+    out.go_on();
+    eventually(SHORT, "Delete answers", || delete.is_finished());
+    delete.join().unwrap().unwrap();
+    out.wait_end(SHORT);
+    assert_eq!(out.total(), 120_000);
+}
+
+#[test]
+fn delete_waits_for_the_output_of_an_init() {
+    let bed = Bed::new();
+    let (bundle, shim) = bed.shim("c1", &Spec::sh("yes | head -c 120000"));
+    let out = OutputFifo::read(&bed.fifo("out"));
+    out.stop();
+    let request = bundle.create_with("", &out.path(), &bed.drain());
+    shim.task.create(&request).unwrap();
+    shim.task.start("c1", "").unwrap();
+    shim.task.wait("c1", "").unwrap();
+    delete_waits(&shim, "", &out);
+    bed.shut(&bundle, &shim);
+    bed.remove(&bundle);
+    bed.assert_clean();
+}
+
+#[test]
+fn delete_waits_for_the_output_of_an_exec() {
+    let bed = Bed::new();
+    let (bundle, shim) = bed.running("c1", &Spec::sleeper());
+    let out = OutputFifo::read(&bed.fifo("out"));
+    out.stop();
+    let mut request = bundle.exec("e1", &["sh", "-c", "yes | head -c 120000"]);
+    request.stdout = out.path();
+    request.stderr = bed.drain();
+    shim.task.exec(&request).unwrap();
+    shim.task.start("c1", "e1").unwrap();
+    shim.task.wait("c1", "e1").unwrap();
+    delete_waits(&shim, "e1", &out);
+    bed.finish(&bundle, &shim);
+}
+
+#[test]
+fn the_runtime_is_not_started_with_sigpipe_ignored() {
+    // A Rust program ignores SIGPIPE; a runtime or container that inherits that writes on for ever.
+    let bed = Bed::new();
+    let script = "grep ^SigIgn: /proc/$$/status > $DIR/ignored; exec $REAL \"$@\"";
+    let (bundle, shim) = bed.wrapped("c1", &Spec::sleeper(), script);
+    shim.task.create(&bundle.create()).unwrap();
+    let line = std::fs::read_to_string(bed.path("ignored")).unwrap();
+    let mask = line.trim_start_matches("SigIgn:").trim();
+    let sigpipe = 1 << (13 - 1);
+    assert_eq!(
+        u64::from_str_radix(mask, 16).unwrap() & sigpipe,
+        0,
+        "{line}"
+    );
+    bed.finish(&bundle, &shim);
+}
