@@ -1,7 +1,6 @@
 //! Calls to a shim over ttrpc: the task service, v2 or v3, whose messages are the same.
 
 use std::io;
-use std::os::fd::OwnedFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixStream};
 use std::time::Duration;
@@ -11,7 +10,6 @@ use containerd_shim_protos::ttrpc::{self, Code, Request};
 use protobuf::Message;
 use task_api::task::{SERVICE_V2, SERVICE_V3};
 use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 
 use super::process::Endpoint;
 use crate::status;
@@ -33,13 +31,13 @@ impl std::fmt::Debug for TaskClient {
 
 /// Tells when the shim at the other end of a connection is gone.
 #[derive(Debug)]
-pub struct Hangup(AsyncFd<OwnedFd>);
+pub struct Hangup(tokio::net::UnixStream);
 
 impl Hangup {
     /// Waits until the connection is closed from the other end.
     pub async fn wait(&self) {
-        // Only urgent data is asked for, which unix sockets do not have: what wakes this is the
-        // hangup, which the kernel always reports.
+        // Urgent data is asked for, which unix sockets do not have: what ends this is the hangup,
+        // which the kernel always reports. What arrives is for the client to read.
         let _ = self.0.ready(Interest::PRIORITY).await;
     }
 }
@@ -53,9 +51,8 @@ impl TaskClient {
         let address = endpoint.address.clone();
         let dial = tokio::task::spawn_blocking(move || dial(&address));
         let stream = dial.await.map_err(io::Error::other)??;
-        let watched = OwnedFd::from(stream.try_clone()?);
         stream.set_nonblocking(true)?;
-        let hangup = Hangup(AsyncFd::register_with_interest(watched, Interest::PRIORITY).map_err(io::Error::from)?);
+        let hangup = Hangup(tokio::net::UnixStream::from_std(stream.try_clone()?)?);
         let stream = tokio::net::UnixStream::from_std(stream)?;
         let client = Client::new(stream.into());
         let service = if endpoint.version >= 3 {
