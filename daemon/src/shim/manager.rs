@@ -188,7 +188,7 @@ impl Manager {
             .surroundings
             .publish_binary
             .parent()
-            .unwrap_or(Path::new("/"));
+            .unwrap_or_else(|| Path::new("/"));
         let binary = resolve::shim_binary(wanted, &self.path, beside)?;
         let options = request
             .options

@@ -28,15 +28,22 @@ pub(super) fn ensure(transaction: &WriteTransaction, name: &str) -> Result<(), F
 }
 
 impl Store {
-    /// The namespace `name`.
+    /// The namespace `name`; one that nobody has made is one without labels, which is how Docker
+    /// knows that it may use it.
     ///
     /// # Errors
-    /// `NotFound`.
+    /// `InvalidArgument` for what cannot be a name.
     pub fn namespace(&self, name: &str) -> Result<Namespace, Status> {
+        ids::check(name)?;
         self.read(|transaction| {
             let table = transaction.open_table(NAMESPACES)?;
-            let found = table.get(name)?.ok_or_else(|| unknown(name))?;
-            decode(found.value())
+            match table.get(name)? {
+                Some(found) => decode(found.value()),
+                None => Ok(Namespace {
+                    name: name.to_owned(),
+                    labels: BTreeMap::new(),
+                }),
+            }
         })
     }
 
