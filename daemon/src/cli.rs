@@ -10,6 +10,9 @@ wherryd - containerd's API for containerd's shims, in one small daemon
 usage: wherryd [flags] [command]
 
 commands:
+  config default                    print the defaults
+  config dump                       print what is in force
+  config check                      print what the file says in vain, and what replaces it
   publish --topic T --namespace N   publish the event on stdin (what shims call)
 
 flags:
@@ -35,6 +38,12 @@ pub enum Command {
         /// Namespace of the event.
         namespace: String,
     },
+    /// Print the default configuration.
+    ConfigDefault,
+    /// Print the configuration in force.
+    ConfigDump,
+    /// Print what is to be said about the configuration file.
+    ConfigCheck,
     /// Print the version.
     Version,
     /// Print the help.
@@ -101,6 +110,9 @@ pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Cli, String>
     cli.command = match words.as_slice() {
         [] => Command::Serve,
         ["publish"] => Command::Publish { topic, namespace },
+        ["config", "default"] => Command::ConfigDefault,
+        ["config", "dump"] => Command::ConfigDump,
+        ["config", "check"] => Command::ConfigCheck,
         ["help"] => Command::Help,
         other => return Err(format!("{}: no such command; see --help", other.join(" "))),
     };

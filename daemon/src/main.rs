@@ -4,7 +4,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use daemon::cli::{self, Cli, Command};
-use daemon::config::Config;
+use daemon::config::{Config, Remark};
 use daemon::{log, publish, serve};
 
 fn main() -> ExitCode {
@@ -30,14 +30,29 @@ fn run(cli: Cli) -> Result<(), String> {
             ref topic,
             ref namespace,
         } => {
-            let mut address = effective(&cli)?.address.into_os_string();
+            let mut address = effective(&cli)?.0.address.into_os_string();
             address.push(".ttrpc");
             let work = publish::publish(address.as_ref(), topic.clone(), namespace.clone());
             runtime()?.block_on(work)
         }
+        Command::ConfigDefault => say(&Config::default().dump()),
+        Command::ConfigDump => say(&effective(&cli)?.0.dump()),
+        Command::ConfigCheck => {
+            let (_, remarks) = effective(&cli)?;
+            for remark in &remarks {
+                say(&format!("{remark}\n"))?;
+            }
+            match remarks.len() {
+                0 => Ok(()),
+                count => Err(format!("{count} keys have no effect")),
+            }
+        }
         Command::Serve => {
-            let config = effective(&cli)?;
+            let (config, remarks) = effective(&cli)?;
             log::init(&config.log_level)?;
+            for remark in &remarks {
+                ::log::warn!("{remark}");
+            }
             sys::process::arena_limit();
             let runtime = runtime()?;
             let served = runtime.block_on(serve::serve(config));
@@ -49,8 +64,9 @@ fn run(cli: Cli) -> Result<(), String> {
 }
 
 /// What is in force: the flags before everything else.
-fn effective(cli: &Cli) -> Result<Config, String> {
-    let mut config = Config::default();
+fn effective(cli: &Cli) -> Result<(Config, Vec<Remark>), String> {
+    let (mut config, remarks) =
+        Config::load(cli.config.as_deref()).map_err(|refusal| refusal.to_string())?;
     if let Some(root) = &cli.root {
         config.root.clone_from(root);
     }
@@ -63,7 +79,7 @@ fn effective(cli: &Cli) -> Result<Config, String> {
     if let Some(level) = &cli.log_level {
         config.log_level.clone_from(level);
     }
-    Ok(config)
+    Ok((config, remarks))
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime, String> {

@@ -45,15 +45,10 @@ pub async fn serve(config: Config) -> Result<(), String> {
     let surroundings = Surroundings {
         address: config.address.clone(),
         publish_binary: std::env::current_exe().map_err(|error| error.to_string())?,
-        debug: config.log_level == "debug" || config.log_level == "trace",
+        debug: config.shim_debug || ["debug", "trace"].contains(&config.log_level.as_str()),
     };
     let ttrpc_address = surroundings.ttrpc_address();
-    let manager = Arc::new(Manager::new(
-        &config.root,
-        &config.state,
-        surroundings,
-        exchange.clone(),
-    ));
+    let manager = Arc::new(Manager::new(&config, surroundings, exchange.clone()));
     let services = Services {
         store,
         manager: manager.clone(),

@@ -1,4 +1,9 @@
 //! Debian's `ctr`, unmodified, against the daemon: with our shims and with Debian's Go shims.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test ends where something is not as it must be"
+)]
 
 mod common;
 
@@ -244,4 +249,44 @@ fn what_is_wrong_is_said() {
         "{second:?}"
     );
     bed.ctr(&["version"]).ok();
+}
+
+#[test]
+fn a_file_of_containerd_1_2_serves_with_warnings() {
+    let mut bed = Bed::new(Shims::Ours);
+    bed.kill();
+    let old = include_str!("../src/config/testdata/1.2.4.toml");
+    fs::write(bed.dir.path().join("config.toml"), old).unwrap();
+    let check = run(bed.command().args(["config", "check"]));
+    assert_ne!(check.code, Some(0));
+    assert!(
+        check
+            .stdout
+            .contains("config.toml:38: plugins.cri.containerd.snapshotter"),
+        "{check:?}"
+    );
+    bed.start();
+    assert!(bed.log().contains("plugins.cri.sandbox_image"));
+    let rootfs = bed.rootfs();
+    let runtime = "io.containerd.runtime.v1.linux";
+    let ran = bed.ctr(&[
+        "run",
+        "--rm",
+        "--runtime",
+        runtime,
+        "--rootfs",
+        &rootfs,
+        "old",
+        "/bin/sh",
+        "-c",
+        "echo old",
+    ]);
+    assert_eq!(ran.stdout, "old\n", "{ran:?}");
+    bed.kill();
+
+    fs::write(bed.dir.path().join("config.toml"), "[grpc\n").unwrap();
+    let refused = run(&mut bed.command());
+    assert_eq!(refused.code, Some(1));
+    assert!(refused.stderr.contains("config.toml:1"), "{refused:?}");
+    fs::write(bed.dir.path().join("config.toml"), "").unwrap();
 }

@@ -1,4 +1,9 @@
 //! The daemon dies and comes back: nothing of its containers is lost.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test ends where something is not as it must be"
+)]
 
 mod common;
 
@@ -123,4 +128,57 @@ fn a_shim_that_dies_ends_its_task_with_events_and_waiters_told() {
     eventually("the task is gone", || {
         bed.task("w").is_none() && is_gone(pid)
     });
+}
+
+#[test]
+fn a_shim_that_hangs_delays_nobody() {
+    let mut bed = Bed::new(Shims::Ours);
+    bed.run_detached("hangs");
+    bed.run_detached("fine");
+    let shim = shim_of(bed.task("hangs").unwrap().0).to_string();
+    bed.kill();
+    run(Command::new("kill").args(["-STOP", &shim])).ok();
+    bed.start();
+    let exec = bed.ctr(&[
+        "task",
+        "exec",
+        "--exec-id",
+        "e",
+        "fine",
+        "/bin/sh",
+        "-c",
+        "echo ok",
+    ]);
+    assert_eq!(exec.stdout, "ok\n", "{exec:?}");
+    bed.wait_status("fine", "RUNNING");
+    assert_eq!(bed.task("hangs"), None, "it cannot be said how it is");
+    run(Command::new("kill").args(["-CONT", &shim])).ok();
+    bed.wait_status("hangs", "RUNNING");
+}
+
+#[test]
+fn tasks_go_from_containerd_to_the_daemon_and_back() {
+    let mut bed = Bed::new(Shims::Go);
+    bed.kill();
+    let mut containerd = bed.containerd();
+    bed.run_detached("moves");
+    let task = bed.task("moves");
+    assert_eq!(task.as_ref().unwrap().1, "RUNNING");
+    containerd.stop();
+
+    bed.start();
+    assert_eq!(bed.task("moves"), task);
+    // The container's record stayed with containerd; the task itself is all here.
+    bed.run_detached("new");
+    bed.kill();
+
+    let mut containerd = bed.containerd();
+    assert_eq!(bed.task("moves"), task);
+    bed.ctr(&["task", "kill", "-s", "SIGTERM", "moves"]).ok();
+    bed.wait_status("moves", "STOPPED");
+    let ended = bed.ctr(&["task", "rm", "moves"]).stderr;
+    assert!(ended.contains("non-zero exit code 9"), "{ended}");
+    containerd.stop();
+    bed.start();
+    bed.wait_status("new", "RUNNING");
 }

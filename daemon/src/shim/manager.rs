@@ -15,20 +15,23 @@ use core_api::containers::Container;
 use core_api::events_service::Envelope;
 use core_api::tasks;
 use protobuf::Message;
+use task_api::bundle as files;
 use task_api::events::{TaskDelete, TaskEvent, TaskExit, topic};
+use task_api::options::{Options, RUNC_OPTIONS, type_name};
 use task_api::task::{
     CreateTaskRequest, CreateTaskResponse, DeleteRequest, DeleteResponse, Empty, ShutdownRequest,
 };
-use task_api::{bundle as files, options};
 use tokio::sync::watch;
 use tonic::Status;
 
 use super::client::{Hangup, TaskClient};
 use super::log_pipe::LogPipe;
+use super::options::{self, Legacy};
 use super::process::{self, Endpoint, Surroundings};
 use super::resolve;
 use super::task::{Exit, Task};
 use crate::bundle::Bundle;
+use crate::config::Config;
 use crate::exchange::Exchange;
 use crate::{convert, status};
 
@@ -53,6 +56,7 @@ pub struct Manager {
     root: PathBuf,
     state: PathBuf,
     surroundings: Surroundings,
+    legacy: Legacy,
     exchange: Arc<Exchange>,
     path: OsString,
     slots: Mutex<HashMap<Key, Slot>>,
@@ -60,16 +64,16 @@ pub struct Manager {
 
 impl Manager {
     /// A manager without tasks; `reload` finds those of an earlier daemon.
-    pub fn new(
-        root: &Path,
-        state: &Path,
-        surroundings: Surroundings,
-        exchange: Arc<Exchange>,
-    ) -> Self {
+    pub fn new(config: &Config, surroundings: Surroundings, exchange: Arc<Exchange>) -> Self {
+        let legacy = Legacy {
+            runtime: config.legacy_runtime.clone(),
+            root: config.legacy_root.clone(),
+        };
         Self {
-            root: root.to_owned(),
-            state: state.to_owned(),
+            root: config.root.clone(),
+            state: config.state.clone(),
             surroundings,
+            legacy,
             exchange,
             path: std::env::var_os("PATH").unwrap_or_default(),
             slots: Mutex::default(),
@@ -190,10 +194,13 @@ impl Manager {
             .parent()
             .unwrap_or_else(|| Path::new("/"));
         let binary = resolve::shim_binary(wanted, &self.path, beside)?;
-        let options = request
-            .options
-            .filter(|options| !options.value.is_empty())
-            .or(runtime.options);
+        let options = options::for_shim(
+            &runtime.name,
+            runtime.options,
+            request.options,
+            &self.legacy,
+        )
+        .map_err(status::invalid)?;
         let options = convert::any_to_shim(options);
         let spec = container.spec.unwrap_or_default().value;
         let (root, state) = (self.root.clone(), self.state.clone());
@@ -463,8 +470,8 @@ fn write_endpoint(bundle: &Bundle, binary: &Path, endpoint: &Endpoint) -> io::Re
 /// The checkpoint to restore from that runc's options name.
 fn checkpoint_path(options: Option<&task_api::task::Any>) -> String {
     options
-        .filter(|any| options::type_name(&any.type_url) == options::RUNC_OPTIONS)
-        .and_then(|any| options::Options::parse_from_bytes(&any.value).ok())
+        .filter(|any| type_name(&any.type_url) == RUNC_OPTIONS)
+        .and_then(|any| Options::parse_from_bytes(&any.value).ok())
         .map(|options| options.criu_image_path)
         .unwrap_or_default()
 }

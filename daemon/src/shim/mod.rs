@@ -4,6 +4,7 @@
 pub mod client;
 pub mod log_pipe;
 pub mod manager;
+pub mod options;
 pub mod process;
 pub mod reload;
 pub mod resolve;

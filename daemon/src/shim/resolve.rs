@@ -9,7 +9,7 @@ use tonic::Status;
 use crate::status;
 
 /// The runtime of containerd 1.0 to 1.4 that had a shim API of its own; the runc shim replaces it.
-const LEGACY_LINUX: &str = "io.containerd.runtime.v1.linux";
+pub const LEGACY_LINUX: &str = "io.containerd.runtime.v1.linux";
 /// What runs containers where nothing else is said.
 pub const DEFAULT_RUNTIME: &str = "io.containerd.runc.v2";
 

@@ -6,10 +6,13 @@
     reason = "tests run programs and wait for them"
 )]
 #![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stderr,
     dead_code,
     unreachable_pub,
     missing_docs,
-    reason = "each test binary uses its part"
+    reason = "each test binary uses its part, and what cannot be set up ends a test"
 )]
 
 use std::fs;
@@ -134,6 +137,7 @@ impl Bed {
         fs::create_dir_all(&bin).unwrap();
         fs::copy("/bin/busybox", bin.join("busybox")).unwrap();
         std::os::unix::fs::symlink("busybox", bin.join("sh")).unwrap();
+        fs::write(dir.path().join("config.toml"), "version = 2\n").unwrap();
         let namespace = format!("wd{}-{count}", std::process::id());
         let mut bed = Self {
             dir,
@@ -167,6 +171,8 @@ impl Bed {
         path.push(":/usr/sbin:/usr/bin:/sbin:/bin");
         let mut command = Command::new(env!("CARGO_BIN_EXE_wherryd"));
         command
+            .arg("--config")
+            .arg(self.dir.path().join("config.toml"))
             .arg("--root")
             .arg(self.dir.path().join("root"))
             .arg("--state")
@@ -190,6 +196,40 @@ impl Bed {
         eventually("the daemon answers", || {
             self.ctr(&["version"]).code == Some(0)
         });
+    }
+
+    /// Debian's containerd in place of the daemon: same address, same folders. Its log is lost.
+    pub fn containerd(&self) -> Background {
+        let config = self.dir.path().join("containerd.toml");
+        fs::write(
+            &config,
+            "version = 2\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n",
+        )
+        .unwrap();
+        let mut command = Command::new("setpriv");
+        command
+            .args([
+                "--pdeathsig",
+                "KILL",
+                "containerd",
+                "--log-level",
+                "error",
+                "--config",
+            ])
+            .arg(&config)
+            .arg("--root")
+            .arg(self.dir.path().join("root"))
+            .arg("--state")
+            .arg(self.dir.path().join("state"))
+            .arg("--address")
+            .arg(self.address())
+            .stderr(Stdio::null());
+        let daemon = background(&mut command, &self.dir.path().join("containerd.log"));
+        eventually("containerd answers", || {
+            let version = self.ctr(&["version"]);
+            version.code == Some(0) && !version.stdout.contains("wherry")
+        });
+        daemon
     }
 
     pub fn log(&self) -> String {
