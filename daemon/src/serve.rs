@@ -36,7 +36,7 @@ pub async fn serve(config: Config) -> Result<(), String> {
     let store = Store::open(&own.join("meta.redb"))?;
     let uuid = uuid(&own.join("uuid"))?;
     if config.oom_score != 0
-        && let Err(error) = sys::process::set_oom_score_adj(0, config.oom_score)
+        && let Err(error) = sys::process::set_oom_score_adj(sys::process::pid(), config.oom_score)
     {
         log::warn!("oom_score {}: {error}", config.oom_score);
     }
