@@ -1,0 +1,32 @@
+//! containerd's gRPC API: the messages, servers and clients of the services that Wherry speaks.
+//!
+//! The definitions under `proto/` are Wherry's own text of public wire facts: service, method,
+//! message, field number and type. What containerd's clients send decides; a field that is not
+//! here is skipped by the decoder and not kept. No I/O, no rules.
+
+mod generated {
+    #![allow(
+        missing_docs,
+        unreachable_pub,
+        unused_qualifications,
+        clippy::all,
+        clippy::or_fun_call,
+        reason = "written by the generator; the .proto files carry the words"
+    )]
+    include!(concat!(env!("OUT_DIR"), "/api.rs"));
+}
+
+pub use generated::containerd::events;
+pub use generated::containerd::services::containers::v1 as containers;
+pub use generated::containerd::services::events::v1 as events_service;
+pub use generated::containerd::services::introspection::v1 as introspection;
+pub use generated::containerd::services::leases::v1 as leases;
+pub use generated::containerd::services::namespaces::v1 as namespaces;
+pub use generated::containerd::services::tasks::v1 as tasks;
+pub use generated::containerd::services::version::v1 as version;
+pub use generated::containerd::types;
+pub use generated::containerd::v1::types as task_types;
+pub use generated::google::rpc;
+pub use generated::grpc::health::v1 as health;
+pub use prost;
+pub use prost_types::{Any, FieldMask, Timestamp};

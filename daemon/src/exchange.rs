@@ -1,0 +1,240 @@
+//! The exchange of events: what shims forward and the daemon publishes goes to every subscriber
+//! whose filters it passes, in order.
+//!
+//! A subscriber that does not read is not waited for. Its queue is bounded; when it is full the
+//! subscription ends with `ResourceExhausted`, so that the client knows that it has missed events
+//! instead of the daemon growing without end.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::SystemTime;
+
+use core_api::Any;
+use core_api::events_service::Envelope;
+use prost::Message;
+use protobuf::Message as _;
+use task_api::events::{TaskEvent, TaskExit};
+use tokio::sync::mpsc;
+use tokio_stream::Stream;
+use tonic::Status;
+
+use crate::filter::{Fields, Filters};
+use crate::{ids, status};
+
+/// How many events may wait for one subscriber.
+const QUEUE: usize = 8192;
+
+/// All subscribers.
+#[derive(Debug, Default)]
+pub struct Exchange {
+    subscribers: Mutex<HashMap<u64, Subscriber>>,
+    next: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Subscriber {
+    filters: Filters,
+    queue: mpsc::Sender<Arc<Envelope>>,
+    lagged: Arc<AtomicBool>,
+}
+
+impl Exchange {
+    /// Hands `envelope` to everybody who wants it. Never waits.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a namespace, topic or time that no event can have.
+    pub fn forward(&self, envelope: Envelope) -> Result<(), Status> {
+        ids::check(&envelope.namespace)?;
+        ids::check_topic(&envelope.topic)?;
+        if envelope.timestamp.is_none() {
+            return Err(status::invalid("timestamp must be set on forwarded event"));
+        }
+        self.hand_out(envelope);
+        Ok(())
+    }
+
+    /// Publishes an event of the daemon itself, of this moment.
+    pub fn publish(&self, namespace: &str, topic: &str, event: Any) {
+        self.hand_out(Envelope {
+            timestamp: Some(SystemTime::now().into()),
+            namespace: namespace.to_owned(),
+            topic: topic.to_owned(),
+            event: Some(event),
+        });
+    }
+
+    /// Publishes a message under its name, as Go's typeurl writes it.
+    pub fn publish_message(&self, ns: &str, topic: &str, name: &str, message: &impl Message) {
+        let event = Any {
+            type_url: format!("containerd.events.{name}"),
+            value: message.encode_to_vec(),
+        };
+        self.publish(ns, topic, event);
+    }
+
+    /// Publishes an event of a task in place of a shim that cannot do so any more.
+    pub fn publish_task(&self, namespace: &str, event: &TaskEvent) {
+        match event.to_any() {
+            Ok(any) => {
+                let any = Any {
+                    type_url: any.type_url,
+                    value: any.value,
+                };
+                self.publish(namespace, event.topic(), any);
+            }
+            Err(error) => log::error!("event {} of {namespace}: {error}", event.topic()),
+        }
+    }
+
+    /// A subscription to the events that pass `filters`, from this moment on.
+    pub fn subscribe(self: &Arc<Self>, filters: Filters) -> Subscription {
+        let (queue, events) = mpsc::channel(QUEUE);
+        let lagged = Arc::new(AtomicBool::new(false));
+        let key = self.next.fetch_add(1, Ordering::Relaxed);
+        let subscriber = Subscriber {
+            filters,
+            queue,
+            lagged: lagged.clone(),
+        };
+        self.locked().insert(key, subscriber);
+        Subscription {
+            exchange: self.clone(),
+            key,
+            events,
+            lagged,
+            ended: false,
+        }
+    }
+
+    fn hand_out(&self, envelope: Envelope) {
+        let envelope = Arc::new(envelope);
+        self.locked().retain(|_, subscriber| {
+            if !subscriber.filters.hold(&*envelope) {
+                return true;
+            }
+            match subscriber.queue.try_send(envelope.clone()) {
+                Ok(()) => true,
+                Err(mpsc::error::TrySendError::Closed(_)) => false,
+                Err(mpsc::error::TrySendError::Full(_)) => {
+                    subscriber.lagged.store(true, Ordering::Release);
+                    false
+                }
+            }
+        });
+    }
+
+    fn locked(&self) -> MutexGuard<'_, HashMap<u64, Subscriber>> {
+        self.subscribers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The events of one subscriber; it ends when dropped.
+#[derive(Debug)]
+pub struct Subscription {
+    exchange: Arc<Exchange>,
+    key: u64,
+    events: mpsc::Receiver<Arc<Envelope>>,
+    lagged: Arc<AtomicBool>,
+    ended: bool,
+}
+
+impl Stream for Subscription {
+    type Item = Result<Envelope, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        self.events.poll_recv(cx).map(|event| match event {
+            Some(event) => Some(Ok(Arc::unwrap_or_clone(event))),
+            None => {
+                self.ended = true;
+                self.lagged.load(Ordering::Acquire).then(|| {
+                    Err(Status::resource_exhausted(
+                        "events were not read and have been dropped",
+                    ))
+                })
+            }
+        })
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        self.exchange.locked().remove(&self.key);
+    }
+}
+
+/// What a filter may ask of an event: `namespace`, `topic`, and of events of tasks and
+/// containers `event.container_id` and `event.id`.
+impl Fields for Envelope {
+    fn field(&self, path: &[String]) -> Option<Cow<'_, str>> {
+        let parts: Vec<&str> = path.iter().map(String::as_str).collect();
+        match parts.as_slice() {
+            ["namespace"] => Some(self.namespace.as_str().into()),
+            ["topic"] => Some(self.topic.as_str().into()),
+            ["event", name] => event_field(self.event.as_ref()?, &self.topic, name),
+            _ => None,
+        }
+        .filter(|value| !value.is_empty())
+    }
+}
+
+fn event_field<'a>(event: &Any, topic: &str, name: &str) -> Option<Cow<'a, str>> {
+    // Every event of a task has the container's id as field 1, and those of single processes
+    // have the process's id as field 2, with these names; a decoder skips what it does not know.
+    if topic.starts_with("/tasks/") {
+        return match name {
+            "container_id" => Some(first_string(&event.value)?.into()),
+            "id" | "exec_id" => {
+                let exit = TaskExit::parse_from_bytes(&event.value).ok()?;
+                Some(exit.id.into())
+            }
+            _ => None,
+        };
+    }
+    if topic.starts_with("/containers/") && name == "id"
+        || topic.starts_with("/namespaces/") && name == "name"
+    {
+        return Some(first_string(&event.value)?.into());
+    }
+    None
+}
+
+/// The string in field 1 of an encoded message.
+fn first_string(message: &[u8]) -> Option<String> {
+    core_api::events::ContainerDelete::decode(message)
+        .ok()
+        .map(|event| event.id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio_stream::StreamExt;
+
+    #[tokio::test]
+    async fn a_subscriber_that_does_not_read_is_told_and_dropped() {
+        let exchange = Arc::new(Exchange::default());
+        let mut idle = exchange.subscribe(Filters::parse::<&str>(&[]).unwrap());
+        let other = exchange.subscribe(Filters::parse(&["topic==/x"]).unwrap());
+        for _ in 0..=QUEUE {
+            exchange.publish("ns", "/tasks/exit", Any::default());
+        }
+        assert_eq!(exchange.locked().len(), 1, "the other one stays");
+        for _ in 0..QUEUE {
+            idle.next().await.unwrap().unwrap();
+        }
+        let end = idle.next().await.unwrap().unwrap_err();
+        assert_eq!(end.code(), tonic::Code::ResourceExhausted);
+        assert!(idle.next().await.is_none());
+        drop(other);
+        assert!(exchange.locked().is_empty());
+    }
+}

@@ -1,0 +1,152 @@
+//! What the daemon is: its version, its parts, its health.
+
+use core_api::health::health_check_response::ServingStatus;
+use core_api::health::health_server::Health;
+use core_api::health::{HealthCheckRequest, HealthCheckResponse};
+use core_api::introspection::introspection_server::Introspection;
+use core_api::introspection::{Plugin, PluginsRequest, PluginsResponse, ServerResponse};
+use core_api::types::Platform;
+use core_api::version::VersionResponse;
+use core_api::version::version_server::Version;
+use std::borrow::Cow;
+use std::pin::Pin;
+use tokio_stream::Stream;
+use tonic::{Request, Response, Status};
+
+use super::Services;
+use crate::filter::{Fields, Filters, in_map};
+
+/// The version that clients are told. They choose by it how to pull: below 2.0 they do so
+/// themselves, which is what this daemon needs while it has no transfer service.
+pub(super) const VERSION: &str = concat!("1.7.0+wherry.", env!("CARGO_PKG_VERSION"));
+/// What is shown as the revision.
+pub(super) const REVISION: &str = "wherry";
+
+/// The parts of the daemon under the names that containerd has for them.
+const PARTS: [(&str, &str); 11] = [
+    ("io.containerd.event.v1", "exchange"),
+    ("io.containerd.metadata.v1", "redb"),
+    ("io.containerd.runtime.v2", "task"),
+    ("io.containerd.grpc.v1", "containers"),
+    ("io.containerd.grpc.v1", "events"),
+    ("io.containerd.grpc.v1", "healthcheck"),
+    ("io.containerd.grpc.v1", "introspection"),
+    ("io.containerd.grpc.v1", "leases"),
+    ("io.containerd.grpc.v1", "namespaces"),
+    ("io.containerd.grpc.v1", "tasks"),
+    ("io.containerd.grpc.v1", "version"),
+];
+
+impl Fields for Plugin {
+    fn field(&self, path: &[String]) -> Option<Cow<'_, str>> {
+        match (path[0].as_str(), &path[1..]) {
+            ("type", []) => Some(self.r#type.as_str().into()),
+            ("id", []) => Some(self.id.as_str().into()),
+            ("exports", rest) => in_map(&self.exports, rest),
+            ("capabilities", [wanted]) => self
+                .capabilities
+                .contains(wanted)
+                .then(|| wanted.clone().into()),
+            _ => None,
+        }
+    }
+}
+
+fn platform() -> Platform {
+    let architecture = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    let variant = if architecture == "arm64" { "v8" } else { "" };
+    Platform {
+        os: "linux".to_owned(),
+        architecture: architecture.to_owned(),
+        variant: variant.to_owned(),
+    }
+}
+
+#[tonic::async_trait]
+impl Introspection for Services {
+    async fn plugins(
+        &self,
+        request: Request<PluginsRequest>,
+    ) -> Result<Response<PluginsResponse>, Status> {
+        let filters = Filters::parse(&request.get_ref().filters)?;
+        let plugins = PARTS
+            .iter()
+            .map(|(kind, id)| Plugin {
+                r#type: (*kind).to_owned(),
+                id: (*id).to_owned(),
+                platforms: if *id == "task" {
+                    vec![platform()]
+                } else {
+                    Vec::new()
+                },
+                ..Plugin::default()
+            })
+            .filter(|plugin| filters.hold(plugin))
+            .collect();
+        Ok(Response::new(PluginsResponse { plugins }))
+    }
+
+    async fn server(&self, _: Request<()>) -> Result<Response<ServerResponse>, Status> {
+        let pidns = std::fs::metadata("/proc/self/ns/pid")
+            .map(|meta| std::os::unix::fs::MetadataExt::ino(&meta))
+            .unwrap_or_default();
+        Ok(Response::new(ServerResponse {
+            uuid: self.uuid.to_string(),
+            pid: u64::from(std::process::id()),
+            pidns,
+        }))
+    }
+}
+
+#[tonic::async_trait]
+impl Version for Services {
+    async fn version(&self, _: Request<()>) -> Result<Response<VersionResponse>, Status> {
+        Ok(Response::new(VersionResponse {
+            version: VERSION.to_owned(),
+            revision: REVISION.to_owned(),
+        }))
+    }
+}
+
+/// A health that never changes while there is somebody to tell it.
+fn serving() -> HealthCheckResponse {
+    HealthCheckResponse {
+        status: ServingStatus::Serving.into(),
+    }
+}
+
+fn check_known(service: &str) -> Result<(), Status> {
+    if service.is_empty() {
+        return Ok(());
+    }
+    Err(Status::not_found("unknown service"))
+}
+
+#[tonic::async_trait]
+impl Health for Services {
+    type WatchStream = Pin<Box<dyn Stream<Item = Result<HealthCheckResponse, Status>> + Send>>;
+
+    async fn check(
+        &self,
+        request: Request<HealthCheckRequest>,
+    ) -> Result<Response<HealthCheckResponse>, Status> {
+        check_known(&request.get_ref().service)?;
+        Ok(Response::new(serving()))
+    }
+
+    async fn watch(
+        &self,
+        request: Request<HealthCheckRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        use tokio_stream::StreamExt;
+        check_known(&request.get_ref().service)?;
+        let first = tokio_stream::once(Ok(serving()));
+        Ok(Response::new(Box::pin(
+            first.chain(tokio_stream::pending()),
+        )))
+    }
+}

@@ -1,0 +1,79 @@
+//! Namespaces: `containerd.services.namespaces.v1`.
+
+use core_api::events::{NamespaceCreate, NamespaceDelete, NamespaceUpdate};
+use core_api::namespaces::namespaces_server::Namespaces;
+use core_api::namespaces::{
+    CreateNamespaceRequest, CreateNamespaceResponse, DeleteNamespaceRequest, GetNamespaceRequest,
+    GetNamespaceResponse, ListNamespacesRequest, ListNamespacesResponse, UpdateNamespaceRequest,
+    UpdateNamespaceResponse,
+};
+use tonic::{Request, Response, Status};
+
+use super::{Services, required};
+
+#[tonic::async_trait]
+impl Namespaces for Services {
+    async fn get(
+        &self,
+        request: Request<GetNamespaceRequest>,
+    ) -> Result<Response<GetNamespaceResponse>, Status> {
+        let namespace = Some(self.store.namespace(&request.get_ref().name)?);
+        Ok(Response::new(GetNamespaceResponse { namespace }))
+    }
+
+    async fn list(
+        &self,
+        _: Request<ListNamespacesRequest>,
+    ) -> Result<Response<ListNamespacesResponse>, Status> {
+        let namespaces = self.store.namespaces()?;
+        Ok(Response::new(ListNamespacesResponse { namespaces }))
+    }
+
+    async fn create(
+        &self,
+        request: Request<CreateNamespaceRequest>,
+    ) -> Result<Response<CreateNamespaceResponse>, Status> {
+        let wanted = required(request.into_inner().namespace, "namespace")?;
+        let made = self.store.create_namespace(wanted).await?;
+        let event = NamespaceCreate {
+            name: made.name.clone(),
+            labels: made.labels.clone(),
+        };
+        self.exchange
+            .publish_message(&made.name, "/namespaces/create", "NamespaceCreate", &event);
+        Ok(Response::new(CreateNamespaceResponse {
+            namespace: Some(made),
+        }))
+    }
+
+    async fn update(
+        &self,
+        request: Request<UpdateNamespaceRequest>,
+    ) -> Result<Response<UpdateNamespaceResponse>, Status> {
+        let request = request.into_inner();
+        let wanted = required(request.namespace, "namespace")?;
+        let paths = request.update_mask.unwrap_or_default().paths;
+        let made = self.store.update_namespace(wanted, paths).await?;
+        let event = NamespaceUpdate {
+            name: made.name.clone(),
+            labels: made.labels.clone(),
+        };
+        self.exchange
+            .publish_message(&made.name, "/namespaces/update", "NamespaceUpdate", &event);
+        Ok(Response::new(UpdateNamespaceResponse {
+            namespace: Some(made),
+        }))
+    }
+
+    async fn delete(
+        &self,
+        request: Request<DeleteNamespaceRequest>,
+    ) -> Result<Response<()>, Status> {
+        let name = request.into_inner().name;
+        self.store.delete_namespace(name.clone()).await?;
+        let event = NamespaceDelete { name: name.clone() };
+        self.exchange
+            .publish_message(&name, "/namespaces/delete", "NamespaceDelete", &event);
+        Ok(Response::new(()))
+    }
+}

@@ -1,0 +1,22 @@
+//! wherryd: the core daemon. It answers containerd's API, loads shims by `runtime_type` as
+//! containerd does, and keeps what it knows on disk.
+//!
+//! `grpc/` reads requests and writes answers; `store/` has the metadata, `shim/` the tasks,
+//! `exchange` the events, `filter` containerd's filter language for all of them; `serve` puts
+//! them together.
+
+pub mod bundle;
+pub mod cli;
+pub mod config;
+pub mod convert;
+pub mod exchange;
+pub mod filter;
+pub mod grpc;
+pub mod ids;
+pub mod log;
+pub mod notify;
+pub mod publish;
+pub mod serve;
+pub mod shim;
+pub mod status;
+pub mod store;

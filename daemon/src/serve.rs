@@ -1,0 +1,129 @@
+//! The daemon from its folders to its end: what is opened in which order, and how it stops.
+//!
+//! The database comes first: it is what a second daemon on the same root stumbles over, before
+//! it has touched a socket. Both sockets are served before the shims of an earlier daemon are
+//! asked after.
+
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, chown};
+use std::os::unix::net::{UnixListener as StdListener, UnixStream};
+use std::path::Path;
+use std::sync::Arc;
+
+use containerd_shim_protos::shim_async::create_events;
+use containerd_shim_protos::ttrpc::asynchronous::Server as TtrpcServer;
+use tokio::net::UnixListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_stream::wrappers::UnixListenerStream;
+
+use crate::config::Config;
+use crate::exchange::Exchange;
+use crate::grpc::{self, Services};
+use crate::shim::manager::Manager;
+use crate::shim::process::Surroundings;
+use crate::store::Store;
+
+/// Serves until SIGTERM or SIGINT. Containers stay, and so do their shims.
+///
+/// # Errors
+/// A text that says what could not be set up.
+pub async fn serve(config: Config) -> Result<(), String> {
+    folder(&config.root)?;
+    folder(&config.state)?;
+    let own = config.root.join("io.wherry.metadata.v1");
+    folder(&own)?;
+    let store = Store::open(&own.join("meta.redb"))?;
+    let uuid = uuid(&own.join("uuid"))?;
+    if config.oom_score != 0
+        && let Err(error) = sys::process::set_oom_score_adj(sys::process::pid(), config.oom_score)
+    {
+        log::warn!("oom_score {}: {error}", config.oom_score);
+    }
+
+    let exchange = Arc::new(Exchange::default());
+    let surroundings = Surroundings {
+        address: config.address.clone(),
+        publish_binary: std::env::current_exe().map_err(|error| error.to_string())?,
+        debug: config.shim_debug || ["debug", "trace"].contains(&config.log_level.as_str()),
+    };
+    let ttrpc_address = surroundings.ttrpc_address();
+    let manager = Arc::new(Manager::new(&config, surroundings, exchange.clone()));
+    let services = Services {
+        store,
+        manager: manager.clone(),
+        exchange,
+        uuid: uuid.into(),
+    };
+
+    let ttrpc = listen(&ttrpc_address, &config)?;
+    let grpc = listen(&config.address, &config)?;
+    // The table is complete before the first call is answered; connecting goes on behind.
+    manager
+        .reload()
+        .map_err(|error| format!("{}: {error}", config.state.display()))?;
+    let mut events = TtrpcServer::new()
+        .add_listener(ttrpc.into())
+        .register_service(create_events(Arc::new(services.clone())));
+    events
+        .start()
+        .await
+        .map_err(|error| format!("{}: {error}", ttrpc_address.display()))?;
+    log::info!(
+        "serving at {} and {}",
+        config.address.display(),
+        ttrpc_address.display()
+    );
+    crate::notify::systemd("READY=1");
+
+    let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
+    let router = grpc::router(&services, config.max_receive, config.max_send);
+    let served = router.serve_with_incoming(UnixListenerStream::new(grpc));
+    tokio::select! {
+        ended = served => ended.map_err(|error| format!("gRPC: {error}"))?,
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    crate::notify::systemd("STOPPING=1");
+    log::info!("stopping");
+    Ok(())
+}
+
+fn folder(path: &Path) -> Result<(), String> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o711)
+        .create(path)
+        .map_err(|error| format!("{}: {error}", path.display()))
+}
+
+/// The identity of this installation, made once.
+fn uuid(path: &Path) -> Result<String, String> {
+    let told = |error: io::Error| format!("{}: {error}", path.display());
+    if let Ok(text) = fs::read_to_string(path)
+        && !text.trim().is_empty()
+    {
+        return Ok(text.trim().to_owned());
+    }
+    let fresh = fs::read_to_string("/proc/sys/kernel/random/uuid").map_err(told)?;
+    sys::fs::write_file_atomic(path, fresh.trim().as_bytes(), 0o644).map_err(told)?;
+    Ok(fresh.trim().to_owned())
+}
+
+/// Listens at `path`, in place of a socket that nobody listens at any more.
+fn listen(path: &Path, config: &Config) -> Result<UnixListener, String> {
+    let told = |error: io::Error| format!("{}: {error}", path.display());
+    if let Some(parent) = path.parent() {
+        folder(parent)?;
+    }
+    if UnixStream::connect(path).is_ok() {
+        return Err(format!("{}: another daemon serves there", path.display()));
+    }
+    sys::fs::remove_if_exists(path).map_err(told)?;
+    let listener = sys::socket::listen_unix(path, 0o660).map_err(told)?;
+    if (config.uid, config.gid) != (sys::process::euid(), sys::process::egid()) {
+        chown(path, Some(config.uid), Some(config.gid)).map_err(told)?;
+    }
+    UnixListener::from_std(StdListener::from(listener)).map_err(told)
+}

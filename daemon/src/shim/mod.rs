@@ -1,0 +1,11 @@
+//! Shims: from the name of a runtime to a running process, the calls to it, and what happens
+//! when it ends.
+
+pub mod client;
+pub mod log_pipe;
+pub mod manager;
+pub mod options;
+pub mod process;
+pub mod reload;
+pub mod resolve;
+pub mod task;

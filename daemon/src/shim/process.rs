@@ -1,0 +1,225 @@
+//! Running a shim's binary: `start`, which leaves a serving shim behind and says its address, and
+//! `delete`, which cleans up after one that has died. These children are collected by tokio, which
+//! waits for each by its pid: the daemon has no reaper that could take them away from it.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use containerd_shim_protos::bootstrap_api::BootstrapResult;
+use protobuf::Message;
+use serde::{Deserialize, Serialize};
+use task_api::bootstrap::env;
+use task_api::task::DeleteResponse;
+use tokio::io::AsyncWriteExt;
+use tokio::process::Command;
+
+use crate::bundle::Bundle;
+
+/// How long a shim may take to start.
+const START_LIMIT: Duration = Duration::from_secs(30);
+/// How long cleaning up after a shim may take.
+const DELETE_LIMIT: Duration = Duration::from_secs(5);
+
+/// What every shim is told about the daemon.
+#[derive(Debug, Clone)]
+pub struct Surroundings {
+    /// Path of the gRPC socket; the ttrpc socket is beside it.
+    pub address: PathBuf,
+    /// The daemon's own binary, which publishes events for whoever cannot.
+    pub publish_binary: PathBuf,
+    /// Whether shims log more.
+    pub debug: bool,
+}
+
+impl Surroundings {
+    /// The address that shims publish events to.
+    pub fn ttrpc_address(&self) -> PathBuf {
+        let mut path = self.address.clone().into_os_string();
+        path.push(".ttrpc");
+        path.into()
+    }
+
+    fn command(&self, binary: &Path, bundle: &Bundle) -> Command {
+        let mut command = Command::new(binary);
+        command.args(["-namespace", &bundle.namespace]);
+        command.arg("-address").arg(&self.address);
+        command.arg("-publish-binary").arg(&self.publish_binary);
+        command.args(["-id", &bundle.id]);
+        if self.debug {
+            command.arg("-debug");
+        }
+        command
+            .current_dir(&bundle.path)
+            .env(env::GOMAXPROCS, "2")
+            .env("MAX_SHIM_VERSION", "2")
+            .env(env::TTRPC_ADDRESS, self.ttrpc_address())
+            .env("GRPC_ADDRESS", &self.address)
+            .env("NAMESPACE", &bundle.namespace)
+            .env_remove(env::NOTIFY_SOCKET)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
+        command
+    }
+}
+
+/// Where a shim serves, as it is written to `bootstrap.json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endpoint {
+    /// The version of the task service it announced.
+    pub version: i32,
+    /// `unix://PATH`, or an abstract socket's name.
+    pub address: String,
+    /// Always `ttrpc` for what we can call.
+    pub protocol: String,
+}
+
+/// Starts a shim in `bundle`, with `options` (an encoded Any, or nothing) on its stdin.
+///
+/// # Errors
+/// The binary could not be run, failed, took longer than 30 s, or answered nothing sensible; the
+/// text has what it printed.
+pub async fn start(
+    surroundings: &Surroundings,
+    binary: &Path,
+    bundle: &Bundle,
+    options: Vec<u8>,
+) -> io::Result<Endpoint> {
+    let mut command = surroundings.command(binary, bundle);
+    command.arg("start");
+    if !options.is_empty() {
+        command.stdin(Stdio::piped());
+    }
+    let told = |what: &str| io::Error::other(format!("{}: {what}", binary.display()));
+    let work = async {
+        let mut child = command.spawn().map_err(|error| told(&error.to_string()))?;
+        if let Some(mut stdin) = child.stdin.take() {
+            // A shim that does not read its options closes the pipe, and need not be told off.
+            let _ = stdin.write_all(&options).await;
+        }
+        child.wait_with_output().await
+    };
+    let output = tokio::time::timeout(START_LIMIT, work)
+        .await
+        .map_err(|_| told("start took longer than 30 s"))??;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        return Err(told(&format!(
+            "start failed ({}): {}",
+            output.status,
+            said.trim()
+        )));
+    }
+    endpoint(&output.stdout).ok_or_else(|| {
+        told(&format!(
+            "start answered no address: {:?}",
+            String::from_utf8_lossy(&output.stdout)
+        ))
+    })
+}
+
+/// Reads the answer to `start`: a protobuf message, JSON, or the bare address (shim-contract 1.3).
+fn endpoint(answer: &[u8]) -> Option<Endpoint> {
+    let usable = |endpoint: &Endpoint| {
+        endpoint.protocol == "ttrpc"
+            && [2, 3].contains(&endpoint.version)
+            && endpoint.address.len() > 1
+    };
+    if let Ok(result) = BootstrapResult::parse_from_bytes(answer) {
+        let found = Endpoint {
+            version: result.version,
+            address: result.address,
+            protocol: result.protocol,
+        };
+        if usable(&found) {
+            return Some(found);
+        }
+    }
+    let text = std::str::from_utf8(answer).ok()?.trim();
+    if text.starts_with('{') {
+        return serde_json::from_str(text).ok().filter(usable);
+    }
+    Some(legacy(text)).filter(usable)
+}
+
+/// The endpoint behind a bare address.
+pub fn legacy(address: &str) -> Endpoint {
+    Endpoint {
+        version: 2,
+        address: address.trim().to_owned(),
+        protocol: "ttrpc".to_owned(),
+    }
+}
+
+/// Cleans up after a shim that is gone: its processes, mounts and runtime state.
+///
+/// # Errors
+/// As [`start`], with 5 s.
+pub async fn delete(
+    surroundings: &Surroundings,
+    binary: &Path,
+    bundle: &Bundle,
+) -> io::Result<DeleteResponse> {
+    let mut command = surroundings.command(binary, bundle);
+    command.arg("-bundle").arg(&bundle.path).arg("delete");
+    let told = |what: &str| io::Error::other(format!("{}: {what}", binary.display()));
+    let output = tokio::time::timeout(DELETE_LIMIT, command.output())
+        .await
+        .map_err(|_| told("delete took longer than 5 s"))?
+        .map_err(|error| told(&error.to_string()))?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    if !output.status.success() {
+        return Err(told(&format!(
+            "delete failed ({}): {}",
+            output.status,
+            said.trim()
+        )));
+    }
+    if !said.trim().is_empty() {
+        log::warn!(
+            "cleanup of {}/{}: {}",
+            bundle.namespace,
+            bundle.id,
+            said.trim()
+        );
+    }
+    DeleteResponse::parse_from_bytes(&output.stdout).map_err(|error| told(&error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_generation_of_answers_is_read() {
+        let modern = BootstrapResult {
+            version: 3,
+            address: "unix:///s".into(),
+            protocol: "ttrpc".into(),
+            ..BootstrapResult::default()
+        };
+        let v3 = Endpoint {
+            version: 3,
+            ..legacy("unix:///s")
+        };
+        assert_eq!(
+            endpoint(&modern.write_to_bytes().unwrap()),
+            Some(v3.clone())
+        );
+        let json = br#"{"version":3,"address":"unix:///s","protocol":"ttrpc"}"#;
+        assert_eq!(endpoint(json), Some(v3));
+        assert_eq!(endpoint(b"unix:///s\n"), Some(legacy("unix:///s")));
+        for rubbish in [
+            &b""[..],
+            b"\n",
+            b"{}",
+            br#"{"version":9,"address":"unix:///s"}"#,
+            b"\xff",
+        ] {
+            assert_eq!(endpoint(rubbish), None, "{rubbish:?}");
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! Finding the tasks of an earlier daemon: every bundle in the state folder has a shim, or had
+//! one. All are asked at once and none is waited for longer than 2 s; the daemon serves meanwhile,
+//! and only who asks for one of these tasks waits for it.
+//!
+//! A task whose first process ended while no daemon ran stays, STOPPED with its code, until it is
+//! deleted. A shim that is dead is cleaned up, with its exit and delete published. A shim that
+//! listens and does not answer is kept: its container may well be running.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use task_api::bundle as files;
+use task_api::events::{TaskEvent, TaskExit};
+use task_api::task::{ConnectRequest, ConnectResponse, Status as TaskStatus};
+use tokio::sync::watch;
+use tonic::Code;
+
+use super::client::{TaskClient, is_unimplemented};
+use super::log_pipe::LogPipe;
+use super::manager::Manager;
+use super::process::{Endpoint, legacy};
+use super::task::Task;
+use crate::bundle::{Bundle, folder};
+use crate::status;
+
+/// How long a shim may take to answer.
+const CONNECT_LIMIT: Duration = Duration::from_secs(2);
+/// How long a shim is given to publish by itself the exit that no daemon was there for.
+const REPLAY_LIMIT: Duration = Duration::from_secs(10);
+
+/// What became of the shim of a bundle.
+enum Found {
+    Alive(Arc<Task>, super::client::Hangup),
+    Dead(io::Error),
+}
+
+impl Manager {
+    /// Lists the bundles (at once) and connects to their shims (in the background).
+    ///
+    /// # Errors
+    /// The state folder cannot be read.
+    pub fn reload(self: &Arc<Self>) -> io::Result<()> {
+        for bundle in bundles(self.state_folder().to_owned())? {
+            let (done, loading) = watch::channel(());
+            self.set_loading(&bundle, loading);
+            let manager = self.clone();
+            tokio::spawn(async move {
+                manager.reload_one(bundle).await;
+                drop(done);
+            });
+        }
+        Ok(())
+    }
+
+    async fn reload_one(self: &Arc<Self>, bundle: Bundle) {
+        let binary = PathBuf::from(
+            bundle
+                .read(files::SHIM_BINARY_PATH)
+                .unwrap_or_default()
+                .trim(),
+        );
+        match find(&bundle, binary.clone()).await {
+            Found::Alive(task, hangup) => {
+                log::info!("task {}/{}: shim found", bundle.namespace, bundle.id);
+                self.adopt(task.clone(), hangup);
+                let manager = self.clone();
+                tokio::spawn(async move { manager.replay_exit(&task).await });
+            }
+            Found::Dead(error) => {
+                log::warn!(
+                    "task {}/{}: shim gone: {error}",
+                    bundle.namespace,
+                    bundle.id
+                );
+                let noted = bundle.exit_noted();
+                let cleaned = self.clean(&bundle, &binary).await;
+                let published = if noted {
+                    cleaned
+                        .clone()
+                        .or_else(|| Some(super::task::Exit::default()))
+                } else {
+                    None
+                };
+                self.publish_end(&bundle, published, cleaned.as_ref());
+                self.forget(&bundle);
+            }
+        }
+    }
+
+    /// Publishes the exit of a task that ended while no daemon was there, unless its shim does.
+    async fn replay_exit(&self, task: &Task) {
+        if task.bundle.exit_noted() {
+            return;
+        }
+        let state = match task.state("").await {
+            Ok(state) => state,
+            Err(refusal) => {
+                log::warn!("task {}: {}", task.id(), refusal.message());
+                return;
+            }
+        };
+        if state.status.enum_value() != Ok(TaskStatus::STOPPED) {
+            return;
+        }
+        tokio::time::sleep(REPLAY_LIMIT).await;
+        if task.bundle.exit_noted() || task.is_deleted() {
+            return;
+        }
+        let event = TaskExit {
+            container_id: task.id().to_owned(),
+            id: task.id().to_owned(),
+            pid: state.pid,
+            exit_status: state.exit_status,
+            exited_at: state.exited_at,
+            ..TaskExit::default()
+        };
+        task.bundle.note_exit();
+        self.exchange()
+            .publish_task(&task.bundle.namespace, &TaskEvent::Exit(event));
+    }
+}
+
+/// All bundles of the state folder. Hidden ones are half removed, and are removed wholly.
+fn bundles(state: PathBuf) -> io::Result<Vec<Bundle>> {
+    let mut found = Vec::new();
+    let namespaces = match std::fs::read_dir(folder(&state)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(found),
+        other => other?,
+    };
+    for namespace in namespaces {
+        let namespace = namespace?;
+        let ns = namespace.file_name().to_string_lossy().into_owned();
+        if ns.starts_with('.') || !namespace.file_type()?.is_dir() {
+            continue;
+        }
+        for entry in std::fs::read_dir(namespace.path())? {
+            let entry = entry?;
+            let id = entry.file_name().to_string_lossy().into_owned();
+            if !entry.file_type()?.is_dir() {
+                continue;
+            }
+            let bundle = Bundle::existing(&state, &ns, &id);
+            let empty = std::fs::read_dir(entry.path())?.next().is_none();
+            if id.starts_with('.') || empty {
+                if let Err(error) = bundle.remove() {
+                    log::warn!("leftover of {ns}/{id}: {error}");
+                }
+                continue;
+            }
+            found.push(bundle);
+        }
+    }
+    Ok(found)
+}
+
+async fn find(bundle: &Bundle, binary: PathBuf) -> Found {
+    let connect = async {
+        let log = LogPipe::open(bundle)?;
+        let endpoint = endpoint(bundle)?;
+        let (client, hangup) = TaskClient::connect(&endpoint).await?;
+        Ok((log, client, hangup))
+    };
+    let (log, client, hangup) = match connect.await {
+        Ok(connected) => connected,
+        Err(error) => return Found::Dead(error),
+    };
+    let request = ConnectRequest {
+        id: bundle.id.clone(),
+        ..ConnectRequest::default()
+    };
+    let answer = client
+        .call::<_, ConnectResponse>("Connect", &request, Some(CONNECT_LIMIT))
+        .await;
+    let client = match answer {
+        Err(error) if is_unimplemented(&error) => client.downgraded(),
+        Err(error) if status::is_closed(&error) => {
+            return Found::Dead(io::Error::other(error.to_string()));
+        }
+        Err(error) => {
+            let refusal = status::from_shim(error, &bundle.id);
+            if refusal.code() == Code::NotFound {
+                // Started, and never given a container.
+                return Found::Dead(io::Error::other(refusal.message().to_owned()));
+            }
+            log::warn!(
+                "task {}/{}: {}",
+                bundle.namespace,
+                bundle.id,
+                refusal.message()
+            );
+            client
+        }
+        Ok(_) => client,
+    };
+    Found::Alive(
+        Arc::new(Task::new(bundle.clone(), binary, client, log)),
+        hangup,
+    )
+}
+
+/// Where the shim of a bundle listens: `bootstrap.json`, or `address` where an older daemon
+/// started it.
+fn endpoint(bundle: &Bundle) -> io::Result<Endpoint> {
+    if let Some(json) = bundle.read(files::BOOTSTRAP) {
+        return Ok(serde_json::from_str(&json)?);
+    }
+    let address = bundle
+        .read(files::ADDRESS)
+        .filter(|address| !address.trim().is_empty());
+    address.map(|address| legacy(&address)).ok_or_else(|| {
+        let text = format!(
+            "{}: neither bootstrap.json nor address",
+            bundle.path.display()
+        );
+        io::Error::new(io::ErrorKind::NotFound, text)
+    })
+}
