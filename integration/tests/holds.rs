@@ -1,5 +1,5 @@
-//! What waits for what: an init's exit for its execs, a Delete for the output. The mutation round
-//! found that nothing else noticed when these did not.
+//! What waits for what, and what comes once: an init's exit for its execs, a Delete for the output,
+//! an OOM. The mutation round found that nothing else noticed when these did not.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests")]
 
 use wherry_integration::prelude::*;
@@ -33,6 +33,10 @@ fn an_exec_that_outlives_its_init_holds_the_inits_exit() {
     bed.finish(&bundle, &shim);
 }
 
+/// Prints more than a FIFO holds. A reader that was told to stop takes what its last look brings:
+/// nothing or the first line, since the rest comes long after that look.
+const TALK: &str = "echo x; usleep 300000; yes | head -c 120000";
+
 /// Deletes a process whose output a stopped reader holds back, and sees Delete wait for it.
 fn delete_waits(shim: &Shim, exec: &str, out: &OutputFifo) {
     let exec = exec.to_owned();
@@ -45,13 +49,13 @@ fn delete_waits(shim: &Shim, exec: &str, out: &OutputFifo) {
     eventually(SHORT, "Delete answers", || delete.is_finished());
     delete.join().unwrap().unwrap();
     out.wait_end(SHORT);
-    assert_eq!(out.total(), 120_000);
+    assert_eq!(out.total(), 120_002);
 }
 
 #[test]
 fn delete_waits_for_the_output_of_an_init() {
     let bed = Bed::new();
-    let (bundle, shim) = bed.shim("c1", &Spec::sh("yes | head -c 120000"));
+    let (bundle, shim) = bed.shim("c1", &Spec::sh(TALK));
     let out = OutputFifo::read(&bed.fifo("out"));
     out.stop();
     let request = bundle.create_with("", &out.path(), &bed.drain());
@@ -70,7 +74,7 @@ fn delete_waits_for_the_output_of_an_exec() {
     let (bundle, shim) = bed.running("c1", &Spec::sleeper());
     let out = OutputFifo::read(&bed.fifo("out"));
     out.stop();
-    let mut request = bundle.exec("e1", &["sh", "-c", "yes | head -c 120000"]);
+    let mut request = bundle.exec("e1", &["sh", "-c", TALK]);
     request.stdout = out.path();
     request.stderr = bed.drain();
     shim.task.exec(&request).unwrap();
@@ -94,6 +98,33 @@ fn the_runtime_is_not_started_with_sigpipe_ignored() {
         u64::from_str_radix(mask, 16).unwrap() & sigpipe,
         0,
         "{line}"
+    );
+    bed.finish(&bundle, &shim);
+}
+
+#[test]
+fn one_kill_for_memory_is_told_once() {
+    let bed = Bed::new();
+    let (bundle, shim) = bed.running("c1", &Spec::sleeper().memory(16 << 20));
+    let hog = "exec dd if=/dev/zero of=/dev/null bs=64M count=1";
+    shim.task
+        .exec(&bundle.exec("e1", &["sh", "-c", hog]))
+        .unwrap();
+    shim.task.start("c1", "e1").unwrap();
+    assert_eq!(shim.task.wait("c1", "e1").unwrap().exit_status, 137);
+    bed.sink().wait_brief("oom c1");
+    // The counter is read again at each exit; it has not grown since.
+    for exec in ["e2", "e3"] {
+        shim.task.exec(&bundle.exec(exec, &["true"])).unwrap();
+        shim.task.start("c1", exec).unwrap();
+        shim.task.wait("c1", exec).unwrap();
+        bed.sink().wait_brief(&format!("exit c1/{exec} 0"));
+    }
+    let briefs = bed.sink().briefs();
+    assert_eq!(
+        briefs.iter().filter(|b| *b == "oom c1").count(),
+        1,
+        "{briefs:?}"
     );
     bed.finish(&bundle, &shim);
 }
