@@ -13,13 +13,13 @@ use std::time::Duration;
 
 use task_api::bundle as files;
 use task_api::events::{TaskEvent, TaskExit};
-use task_api::task::{ConnectRequest, ConnectResponse, Status as TaskStatus};
+use task_api::task::{ConnectRequest, ConnectResponse, Empty, Status as TaskStatus};
 use tokio::sync::watch;
 use tonic::Code;
 
 use super::client::{TaskClient, is_unimplemented};
 use super::log_pipe::LogPipe;
-use super::manager::Manager;
+use super::manager::{Manager, shutdown_request};
 use super::process::{Endpoint, legacy};
 use super::task::Task;
 use crate::bundle::{Bundle, folder};
@@ -181,7 +181,11 @@ async fn find(bundle: &Bundle, binary: PathBuf) -> Found {
         Err(error) => {
             let refusal = status::from_shim(error, &bundle.id);
             if refusal.code() == Code::NotFound {
-                // Started, and never given a container.
+                // Started, and never given a container: an earlier daemon died in between.
+                let request = shutdown_request(&bundle.id);
+                let _ = client
+                    .call::<_, Empty>("Shutdown", &request, Some(CONNECT_LIMIT))
+                    .await;
                 return Found::Dead(io::Error::other(refusal.message().to_owned()));
             }
             log::warn!(

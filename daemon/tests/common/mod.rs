@@ -351,3 +351,25 @@ impl Drop for Background {
         self.stop();
     }
 }
+
+/// Starts a program whose output nobody reads.
+pub fn quietly(command: &mut Command) -> Child {
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+/// Waits for named programs and answers the names of those that ended well.
+#[track_caller]
+pub fn those_that_end_well(programs: Vec<(String, Child)>) -> Vec<String> {
+    programs
+        .into_iter()
+        .filter_map(|(name, child)| {
+            let ended = Background(Some(child)).wait();
+            (ended == Some(0)).then_some(name)
+        })
+        .collect()
+}
