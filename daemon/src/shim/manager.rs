@@ -388,6 +388,11 @@ impl Manager {
     /// Runs the shim's `delete` and removes the bundle. Answers how the task ended, if that is
     /// known.
     pub(super) async fn clean(&self, bundle: &Bundle, binary: &Path) -> Option<Exit> {
+        if binary.as_os_str().is_empty() {
+            // A daemon died before it had started a shim: only files are left.
+            self.remove_bundle(bundle).await;
+            return None;
+        }
         let deleted = process::delete(&self.surroundings, binary, bundle).await;
         let exit = match deleted {
             Ok(answer) => Some(Exit {
