@@ -305,6 +305,15 @@ impl Drop for Bed {
             let _ = daemon.kill();
             let _ = daemon.wait();
         }
+        // What runc and cgroups leave of a namespace: empty folders.
+        let _ = fs::remove_dir(Path::new("/run/containerd/runc").join(&self.namespace));
+        for controller in fs::read_dir("/sys/fs/cgroup")
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
+            let _ = fs::remove_dir(controller.path().join(&self.namespace));
+        }
         if thread::panicking() {
             eprintln!("the daemon said:\n{}", self.log());
         }
