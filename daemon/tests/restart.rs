@@ -182,3 +182,61 @@ fn tasks_go_from_containerd_to_the_daemon_and_back() {
     bed.start();
     bed.wait_status("new", "RUNNING");
 }
+
+#[test]
+fn nothing_acknowledged_is_lost_when_the_daemon_is_killed_again_and_again() {
+    const LAST: u64 = 7;
+    let mut bed = Bed::new(Shims::Ours);
+    let rootfs = bed.rootfs();
+    let script = "while :; do /bin/busybox sleep 0.1; done";
+    let mut tasks = Vec::new();
+    let mut records = Vec::new();
+    for round in 0..=LAST {
+        // Clients that are cut off at another moment in each round.
+        let mut clients: Vec<(String, std::process::Child)> = Vec::new();
+        for kind in ["t", "c"] {
+            let id = format!("{kind}{round}");
+            let mut client = bed.ctr_command();
+            match kind {
+                "t" => client.args([
+                    "run", "-d", "--rootfs", &rootfs, &id, "/bin/sh", "-c", script,
+                ]),
+                _ => client.args(["c", "create", "--rootfs", &rootfs, &id, "/bin/sh"]),
+            };
+            clients.push((id, common::quietly(&mut client)));
+        }
+        // The last round's are let through, so that something is acknowledged at any speed.
+        let mut acknowledged = Vec::new();
+        if round == LAST {
+            acknowledged = common::those_that_end_well(std::mem::take(&mut clients));
+        }
+        std::thread::park_timeout(std::time::Duration::from_millis(20 * round));
+        bed.kill();
+        acknowledged.extend(common::those_that_end_well(clients));
+        for id in acknowledged {
+            if id.starts_with('t') {
+                tasks.push(id.clone());
+            }
+            records.push(id);
+        }
+        bed.start();
+    }
+    let kept = bed.ctr(&["c", "ls", "-q"]).ok();
+    for id in &records {
+        assert!(kept.lines().any(|line| line == id), "{id} of {kept}");
+    }
+    for id in &tasks {
+        bed.wait_status(id, "RUNNING");
+    }
+    assert!(!tasks.is_empty() && records.len() > tasks.len());
+    // What was cut off half way is gone or can be removed like anything else.
+    for id in bed.ctr(&["task", "ls", "-q"]).ok().lines() {
+        bed.ctr(&["task", "rm", "-f", id]).ok();
+    }
+    for id in kept.lines() {
+        bed.ctr(&["c", "rm", id]).ok();
+    }
+    let bundles = bed.bundle("x");
+    let left = fs::read_dir(bundles.parent().unwrap()).unwrap().count();
+    assert_eq!(left, 0);
+}

@@ -27,7 +27,7 @@ use tonic::Status;
 use super::client::{Hangup, TaskClient};
 use super::log_pipe::LogPipe;
 use super::options::{self, Legacy};
-use super::process::{self, Endpoint, Surroundings};
+use super::process::{self, Surroundings};
 use super::resolve;
 use super::task::{Exit, Task};
 use crate::bundle::Bundle;
@@ -254,8 +254,14 @@ impl Manager {
         options: Vec<u8>,
     ) -> io::Result<(Task, Hangup)> {
         let log = LogPipe::open(bundle)?;
+        // Before the start: whoever finds this bundle after a crash in between must know what to
+        // clean up with.
+        let path = binary.as_os_str().as_encoded_bytes();
+        bundle.write(files::SHIM_BINARY_PATH, path, 0o600)?;
         let endpoint = process::start(&self.surroundings, binary, bundle, options).await?;
-        write_endpoint(bundle, binary, &endpoint)?;
+        // How to find the shim again; it writes `address`, for daemons up to 1.7, itself.
+        let json = serde_json::to_vec(&endpoint)?;
+        bundle.write(files::BOOTSTRAP, &json, 0o644)?;
         let (client, hangup) = TaskClient::connect(&endpoint).await?;
         Ok((
             Task::new(bundle.clone(), binary.to_owned(), client, log),
@@ -382,6 +388,11 @@ impl Manager {
     /// Runs the shim's `delete` and removes the bundle. Answers how the task ended, if that is
     /// known.
     pub(super) async fn clean(&self, bundle: &Bundle, binary: &Path) -> Option<Exit> {
+        if binary.as_os_str().is_empty() {
+            // A daemon died before it had started a shim: only files are left.
+            self.remove_bundle(bundle).await;
+            return None;
+        }
         let deleted = process::delete(&self.surroundings, binary, bundle).await;
         let exit = match deleted {
             Ok(answer) => Some(Exit {
@@ -456,15 +467,6 @@ fn is_runc_shim(binary: &Path) -> bool {
     ["containerd-shim-runc-v1", "containerd-shim-runc-v2"]
         .iter()
         .any(|known| name == *known)
-}
-
-/// Leaves in the bundle how to find the shim again: `address` for daemons up to 1.7 (most shims
-/// write it themselves), `bootstrap.json` for newer ones.
-fn write_endpoint(bundle: &Bundle, binary: &Path, endpoint: &Endpoint) -> io::Result<()> {
-    let path = binary.to_string_lossy();
-    bundle.write(files::SHIM_BINARY_PATH, path.as_bytes(), 0o600)?;
-    let json = serde_json::to_vec(endpoint)?;
-    bundle.write(files::BOOTSTRAP, &json, 0o644)
 }
 
 /// The checkpoint to restore from that runc's options name.

@@ -13,13 +13,13 @@ use std::time::Duration;
 
 use task_api::bundle as files;
 use task_api::events::{TaskEvent, TaskExit};
-use task_api::task::{ConnectRequest, ConnectResponse, Status as TaskStatus};
+use task_api::task::{ConnectRequest, ConnectResponse, Empty, Status as TaskStatus};
 use tokio::sync::watch;
 use tonic::Code;
 
 use super::client::{TaskClient, is_unimplemented};
 use super::log_pipe::LogPipe;
-use super::manager::Manager;
+use super::manager::{Manager, shutdown_request};
 use super::process::{Endpoint, legacy};
 use super::task::Task;
 use crate::bundle::{Bundle, folder};
@@ -180,10 +180,6 @@ async fn find(bundle: &Bundle, binary: PathBuf) -> Found {
         }
         Err(error) => {
             let refusal = status::from_shim(error, &bundle.id);
-            if refusal.code() == Code::NotFound {
-                // Started, and never given a container.
-                return Found::Dead(io::Error::other(refusal.message().to_owned()));
-            }
             log::warn!(
                 "task {}/{}: {}",
                 bundle.namespace,
@@ -194,10 +190,17 @@ async fn find(bundle: &Bundle, binary: PathBuf) -> Found {
         }
         Ok(_) => client,
     };
-    Found::Alive(
-        Arc::new(Task::new(bundle.clone(), binary, client, log)),
-        hangup,
-    )
+    let task = Task::new(bundle.clone(), binary, client, log);
+    match task.state("").await {
+        Err(refusal) if refusal.code() == Code::NotFound => {
+            // Started, and never given a container: an earlier daemon died in between.
+            let request = shutdown_request(&bundle.id);
+            let shutdown = task.call::<_, Empty>("Shutdown", &request, Some(CONNECT_LIMIT));
+            let _ = shutdown.await;
+            Found::Dead(io::Error::other(refusal.message().to_owned()))
+        }
+        _ => Found::Alive(Arc::new(task), hangup),
+    }
 }
 
 /// Where the shim of a bundle listens: `bootstrap.json`, or `address` where an older daemon

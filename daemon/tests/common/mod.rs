@@ -305,6 +305,15 @@ impl Drop for Bed {
             let _ = daemon.kill();
             let _ = daemon.wait();
         }
+        // What runc and cgroups leave of a namespace: empty folders.
+        let _ = fs::remove_dir(Path::new("/run/containerd/runc").join(&self.namespace));
+        for controller in fs::read_dir("/sys/fs/cgroup")
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
+            let _ = fs::remove_dir(controller.path().join(&self.namespace));
+        }
         if thread::panicking() {
             eprintln!("the daemon said:\n{}", self.log());
         }
@@ -350,4 +359,26 @@ impl Drop for Background {
     fn drop(&mut self) {
         self.stop();
     }
+}
+
+/// Starts a program whose output nobody reads.
+pub fn quietly(command: &mut Command) -> Child {
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+/// Waits for named programs and answers the names of those that ended well.
+#[track_caller]
+pub fn those_that_end_well(programs: Vec<(String, Child)>) -> Vec<String> {
+    programs
+        .into_iter()
+        .filter_map(|(name, child)| {
+            let ended = Background(Some(child)).wait();
+            (ended == Some(0)).then_some(name)
+        })
+        .collect()
 }
