@@ -59,6 +59,8 @@ impl Container {
         match input {
             Input::Command(call, command) => self.broken_command(call, command, out),
             Input::CallGone(call) => self.call_gone(call),
+            // One that was made up for a process that outlived its container was told before.
+            Input::Exited(Target::Init, _) if self.init.exit().is_some() => {}
             Input::Exited(Target::Init, exit) => self.broken_exit(exit, out),
             Input::Exited(Target::Exec(id), exit) => self.exec_exited(&id, exit, out),
             // Created or started while the rules failed: it is known now, and can be killed.

@@ -187,3 +187,21 @@ fn what_a_pause_froze_after_inits_death_is_thawed() {
     story.tell(Input::Ran(Step::Pause, Ok(None)));
     assert!(story.said(&Effect::Run(Run::Thaw)), "{:?}", story.said);
 }
+
+#[test]
+fn an_exit_that_was_made_up_is_not_told_again_by_a_broken_container() {
+    let mut story = Story::running(false, true);
+    story.container.init = InitState::Alive {
+        pid: 100,
+        phase: crate::process::Phase::Created,
+        died: None,
+    };
+    story.ask(3, Command::Delete(Target::Init));
+    story.tell(Input::Ran(Step::Delete, Ok(None)));
+    story.tell(Input::Timer(Timer::AwaitExit));
+    assert!(matches!(story.container.init, InitState::Stopped { .. }));
+    let mut out = Vec::new();
+    story.container.break_down(SystemTime::UNIX_EPOCH, &mut out);
+    story.exits(Target::Init);
+    assert!(story.said.is_empty(), "{:?}", story.said);
+}
