@@ -5,13 +5,13 @@
 pub mod call;
 pub mod command;
 pub mod error;
+pub mod kind;
 pub mod options;
 pub mod pid_file;
 pub mod ps;
 
 pub use call::{ContainerStdio, Output, Running};
-pub use command::{
-    Call, CheckpointArgs, CreateArgs, ExecArgs, Operation, RestoreArgs, Runtime, RuntimeKind,
-};
+pub use command::{Call, CheckpointArgs, CreateArgs, ExecArgs, RestoreArgs, Runtime};
 pub use error::{ErrorKind, RuntimeError};
+pub use kind::{Operation, RuntimeKind};
 pub use options::RuncOptions;
