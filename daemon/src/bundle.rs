@@ -15,8 +15,6 @@ use task_api::bundle;
 const PLUGIN: &str = "io.containerd.runtime.v2.task";
 /// The link in a bundle to the task's folder on disk.
 const WORK: &str = "work";
-/// Our own note in a bundle: the exit of its first process has been published.
-const EXIT_PUBLISHED: &str = ".wherry-exit-published";
 
 /// The bundle of one task.
 #[derive(Debug, Clone)]
@@ -133,19 +131,6 @@ impl Bundle {
         String::from_utf8(bytes).ok()
     }
 
-    /// Notes that the exit of the first process has been published, so that a daemon that starts
-    /// later does not publish it again. Lives as long as the bundle.
-    pub fn note_exit(&self) {
-        if let Err(error) = fs::write(self.path.join(EXIT_PUBLISHED), "") {
-            log::debug!("{}: {error}", self.path.display());
-        }
-    }
-
-    /// Whether [`Bundle::note_exit`] was called.
-    pub fn exit_noted(&self) -> bool {
-        self.path.join(EXIT_PUBLISHED).exists()
-    }
-
     /// Takes everything away: mounts on the root, the folder, and the task's folder on disk.
     ///
     /// # Errors
@@ -211,8 +196,6 @@ mod tests {
         assert_eq!(mode(bundle.path.join("config.json")), 0o644);
         assert!(bundle.path.join("work").read_link().unwrap().is_dir());
         Bundle::create(&root, &state, "ns", "c1", b"{}").unwrap_err();
-        bundle.note_exit();
-        assert!(bundle.exit_noted());
         bundle.remove().unwrap();
         for folder in [folder(&root), folder(&state)] {
             assert_eq!(fs::read_dir(folder.join("ns")).unwrap().count(), 0);

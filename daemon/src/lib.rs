@@ -20,3 +20,4 @@ pub mod serve;
 pub mod shim;
 pub mod status;
 pub mod store;
+pub mod ttrpc;

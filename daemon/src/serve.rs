@@ -11,8 +11,6 @@ use std::os::unix::net::{UnixListener as StdListener, UnixStream};
 use std::path::Path;
 use std::sync::Arc;
 
-use containerd_shim_protos::shim_async::create_events;
-use containerd_shim_protos::ttrpc::asynchronous::Server as TtrpcServer;
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_stream::wrappers::UnixListenerStream;
@@ -23,6 +21,7 @@ use crate::grpc::{self, Services};
 use crate::shim::manager::Manager;
 use crate::shim::process::Surroundings;
 use crate::store::Store;
+use crate::ttrpc::server as events;
 
 /// Serves until SIGTERM or SIGINT. Containers stay, and so do their shims.
 ///
@@ -62,13 +61,7 @@ pub async fn serve(config: Config) -> Result<(), String> {
     manager
         .reload()
         .map_err(|error| format!("{}: {error}", config.state.display()))?;
-    let mut events = TtrpcServer::new()
-        .add_listener(ttrpc.into())
-        .register_service(create_events(Arc::new(services.clone())));
-    events
-        .start()
-        .await
-        .map_err(|error| format!("{}: {error}", ttrpc_address.display()))?;
+    tokio::spawn(events::serve(ttrpc, Arc::new(services.clone())));
     log::info!(
         "serving at {} and {}",
         config.address.display(),

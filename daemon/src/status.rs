@@ -36,6 +36,15 @@ pub fn unknown(what: impl Display) -> Status {
     Status::unknown(what.to_string())
 }
 
+/// A failure of the file system: a full disk has a class of its own.
+pub fn from_io(error: std::io::Error) -> Status {
+    use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+    match error.kind() {
+        StorageFull | QuotaExceeded => Status::resource_exhausted(error.to_string()),
+        _ => unknown(error),
+    }
+}
+
 /// What a shim answered, with its code and text unchanged; a connection that ended is `NotFound`,
 /// because then the task is gone and is being cleaned up.
 pub fn from_shim(error: ttrpc::Error, task: &str) -> Status {

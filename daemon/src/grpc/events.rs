@@ -1,25 +1,18 @@
 //! Events: `containerd.services.events.v1`, and the ttrpc service of the same purpose, by which
 //! shims forward theirs.
 
-use containerd_shim_protos::shim_async::Events as ShimEvents;
 use containerd_shim_protos::ttrpc;
-use containerd_shim_protos::ttrpc::r#async::TtrpcContext;
 use core_api::events_service::events_server::Events;
 use core_api::events_service::{Envelope, ForwardRequest, PublishRequest, SubscribeRequest};
+use task_api::events::ForwardRequest as ForwardEvent;
 use task_api::status::Refusal;
 use tonic::{Request, Response, Status};
 
 use super::{Services, namespace, required};
 use crate::exchange::Subscription;
 use crate::filter::Filters;
+use crate::ttrpc::server::Receiver;
 use crate::{convert, ids};
-
-impl Services {
-    fn forward_event(&self, envelope: Envelope) -> Result<(), Status> {
-        self.manager.note(&envelope);
-        self.exchange.forward(envelope)
-    }
-}
 
 #[tonic::async_trait]
 impl Events for Services {
@@ -36,7 +29,7 @@ impl Events for Services {
 
     async fn forward(&self, request: Request<ForwardRequest>) -> Result<Response<()>, Status> {
         let envelope = required(request.into_inner().envelope, "envelope")?;
-        self.forward_event(envelope)?;
+        self.manager.forward(envelope)?;
         Ok(Response::new(()))
     }
 
@@ -49,13 +42,8 @@ impl Events for Services {
     }
 }
 
-#[async_trait::async_trait]
-impl ShimEvents for Services {
-    async fn forward(
-        &self,
-        _: &TtrpcContext,
-        request: task_api::events::ForwardRequest,
-    ) -> ttrpc::Result<task_api::task::Empty> {
+impl Receiver for Services {
+    fn receive(&self, request: ForwardEvent) -> ttrpc::Result<()> {
         let Some(envelope) = request.envelope.into_option() else {
             return Err(Refusal::invalid_argument("envelope must be set").into());
         };
@@ -65,8 +53,8 @@ impl ShimEvents for Services {
             topic: envelope.topic,
             event: convert::any(envelope.event),
         };
-        self.forward_event(envelope)
-            .map_err(|refusal| Refusal::invalid_argument(refusal.message()))?;
-        Ok(task_api::task::Empty::default())
+        self.manager
+            .forward(envelope)
+            .map_err(|refusal| Refusal::invalid_argument(refusal.message()).into())
     }
 }

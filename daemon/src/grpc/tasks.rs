@@ -103,14 +103,9 @@ impl Tasks for Services {
         request: Request<StartRequest>,
     ) -> Result<Response<StartResponse>, Status> {
         let asked = request.get_ref();
-        let message = task::StartRequest {
-            id: asked.container_id.clone(),
-            exec_id: asked.exec_id.clone(),
-            ..Default::default()
-        };
         let task = self.task(&request, &asked.container_id).await?;
-        let answer: task::StartResponse = task.call("Start", &message, None).await?;
-        Ok(Response::new(StartResponse { pid: answer.pid }))
+        let pid = task.start(&asked.exec_id).await?;
+        Ok(Response::new(StartResponse { pid }))
     }
 
     async fn delete(
@@ -136,18 +131,13 @@ impl Tasks for Services {
         if asked.exec_id.is_empty() {
             return Err(status::invalid("exec id must be set"));
         }
-        let message = task::DeleteRequest {
-            id: asked.container_id.clone(),
-            exec_id: asked.exec_id.clone(),
-            ..Default::default()
-        };
         let task = self.task(&request, &asked.container_id).await?;
-        let answer: task::DeleteResponse = task.call("Delete", &message, None).await?;
+        let exit = task.delete_exec(&asked.exec_id).await?;
         Ok(Response::new(DeleteResponse {
             id: asked.exec_id.clone(),
-            pid: answer.pid,
-            exit_status: answer.exit_status,
-            exited_at: convert::timestamp(answer.exited_at),
+            pid: exit.pid,
+            exit_status: exit.status,
+            exited_at: exit.at,
         }))
     }
 

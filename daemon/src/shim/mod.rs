@@ -2,10 +2,14 @@
 //! when it ends.
 
 pub mod client;
+pub mod create;
+pub mod ledger;
 pub mod log_pipe;
 pub mod manager;
 pub mod options;
 pub mod process;
 pub mod reload;
+pub mod remove;
 pub mod resolve;
 pub mod task;
+pub mod tell;

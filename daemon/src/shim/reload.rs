@@ -12,28 +12,32 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use task_api::bundle as files;
-use task_api::events::{TaskEvent, TaskExit};
-use task_api::task::{ConnectRequest, ConnectResponse, Empty, Status as TaskStatus};
+use task_api::task::{ConnectRequest, ConnectResponse, Empty};
 use tokio::sync::watch;
 use tonic::Code;
 
 use super::client::{TaskClient, is_unimplemented};
 use super::log_pipe::LogPipe;
-use super::manager::{Manager, shutdown_request};
+use super::manager::Manager;
 use super::process::{Endpoint, legacy};
+use super::remove::shutdown_request;
 use super::task::Task;
 use crate::bundle::{Bundle, folder};
 use crate::status;
 
 /// How long a shim may take to answer.
 const CONNECT_LIMIT: Duration = Duration::from_secs(2);
-/// How long a shim is given to publish by itself the exit that no daemon was there for.
-const REPLAY_LIMIT: Duration = Duration::from_secs(10);
+/// The pause before a shim that could not be asked is tried again.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 /// What became of the shim of a bundle.
 enum Found {
-    Alive(Arc<Task>, super::client::Hangup),
+    Alive(Arc<Task>),
+    /// Nobody listens where it should, or it is not known where that is.
     Dead(io::Error),
+    /// It could not be asked: a queue of connections that is full, no descriptors left. What is
+    /// not known to be dead is not cleaned up.
+    Unknown(io::Error),
 }
 
 impl Manager {
@@ -42,7 +46,7 @@ impl Manager {
     /// # Errors
     /// The state folder cannot be read.
     pub fn reload(self: &Arc<Self>) -> io::Result<()> {
-        for bundle in bundles(self.state_folder().to_owned())? {
+        for bundle in bundles(self.state.clone())? {
             let (done, loading) = watch::channel(());
             self.set_loading(&bundle, loading);
             let manager = self.clone();
@@ -61,64 +65,34 @@ impl Manager {
                 .unwrap_or_default()
                 .trim(),
         );
-        match find(&bundle, binary.clone()).await {
-            Found::Alive(task, hangup) => {
-                log::info!("task {}/{}: shim found", bundle.namespace, bundle.id);
-                self.adopt(task.clone(), hangup);
-                let manager = self.clone();
-                tokio::spawn(async move { manager.replay_exit(&task).await });
+        loop {
+            match find(&bundle, binary.clone()).await {
+                Found::Alive(task) => {
+                    log::info!("task {}/{}: shim found", bundle.namespace, bundle.id);
+                    self.adopt(&task);
+                    let manager = self.clone();
+                    tokio::spawn(async move { manager.replay(&task).await });
+                    return;
+                }
+                Found::Dead(error) => {
+                    log::warn!(
+                        "task {}/{}: shim gone: {error}",
+                        bundle.namespace,
+                        bundle.id
+                    );
+                    self.bury(&bundle, &binary).await;
+                    return;
+                }
+                Found::Unknown(error) => {
+                    log::warn!(
+                        "task {}/{}: shim not reached, to be tried again: {error}",
+                        bundle.namespace,
+                        bundle.id
+                    );
+                    tokio::time::sleep(RETRY_PAUSE).await;
+                }
             }
-            Found::Dead(error) => {
-                log::warn!(
-                    "task {}/{}: shim gone: {error}",
-                    bundle.namespace,
-                    bundle.id
-                );
-                let noted = bundle.exit_noted();
-                let cleaned = self.clean(&bundle, &binary).await;
-                let published = if noted {
-                    cleaned
-                        .clone()
-                        .or_else(|| Some(super::task::Exit::default()))
-                } else {
-                    None
-                };
-                self.publish_end(&bundle, published, cleaned.as_ref());
-                self.forget(&bundle);
-            }
         }
-    }
-
-    /// Publishes the exit of a task that ended while no daemon was there, unless its shim does.
-    async fn replay_exit(&self, task: &Task) {
-        if task.bundle.exit_noted() {
-            return;
-        }
-        let state = match task.state("").await {
-            Ok(state) => state,
-            Err(refusal) => {
-                log::warn!("task {}: {}", task.id(), refusal.message());
-                return;
-            }
-        };
-        if state.status.enum_value() != Ok(TaskStatus::STOPPED) {
-            return;
-        }
-        tokio::time::sleep(REPLAY_LIMIT).await;
-        if task.bundle.exit_noted() || task.is_deleted() {
-            return;
-        }
-        let event = TaskExit {
-            container_id: task.id().to_owned(),
-            id: task.id().to_owned(),
-            pid: state.pid,
-            exit_status: state.exit_status,
-            exited_at: state.exited_at,
-            ..TaskExit::default()
-        };
-        task.bundle.note_exit();
-        self.exchange()
-            .publish_task(&task.bundle.namespace, &TaskEvent::Exit(event));
     }
 }
 
@@ -159,12 +133,13 @@ async fn find(bundle: &Bundle, binary: PathBuf) -> Found {
     let connect = async {
         let log = LogPipe::open(bundle)?;
         let endpoint = endpoint(bundle)?;
-        let (client, hangup) = TaskClient::connect(&endpoint).await?;
-        Ok((log, client, hangup))
+        let client = TaskClient::connect(&endpoint).await?;
+        Ok((log, client))
     };
-    let (log, client, hangup) = match connect.await {
+    let (log, client) = match connect.await {
         Ok(connected) => connected,
-        Err(error) => return Found::Dead(error),
+        Err(error) if nobody_is_there(&error) => return Found::Dead(error),
+        Err(error) => return Found::Unknown(error),
     };
     let request = ConnectRequest {
         id: bundle.id.clone(),
@@ -199,22 +174,36 @@ async fn find(bundle: &Bundle, binary: PathBuf) -> Found {
             let _ = shutdown.await;
             Found::Dead(io::Error::other(refusal.message().to_owned()))
         }
-        _ => Found::Alive(Arc::new(task), hangup),
+        _ => Found::Alive(Arc::new(task)),
     }
 }
 
+/// Whether connecting has failed for want of a shim.
+fn nobody_is_there(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionRefused, InvalidData, InvalidInput, NotADirectory, NotFound};
+    let kinds = [
+        ConnectionRefused,
+        InvalidData,
+        InvalidInput,
+        NotADirectory,
+        NotFound,
+    ];
+    kinds.contains(&error.kind())
+}
+
 /// Where the shim of a bundle listens: `bootstrap.json`, or `address` where an older daemon
-/// started it.
+/// started it, or where the other is damaged.
 fn endpoint(bundle: &Bundle) -> io::Result<Endpoint> {
-    if let Some(json) = bundle.read(files::BOOTSTRAP) {
-        return Ok(serde_json::from_str(&json)?);
+    let json = bundle.read(files::BOOTSTRAP);
+    if let Some(Ok(endpoint)) = json.map(|json| serde_json::from_str(&json)) {
+        return Ok(endpoint);
     }
     let address = bundle
         .read(files::ADDRESS)
         .filter(|address| !address.trim().is_empty());
     address.map(|address| legacy(&address)).ok_or_else(|| {
         let text = format!(
-            "{}: neither bootstrap.json nor address",
+            "{}: neither bootstrap.json nor address says where its shim is",
             bundle.path.display()
         );
         io::Error::new(io::ErrorKind::NotFound, text)

@@ -5,20 +5,29 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use containerd_shim_protos::cgroups::metrics::Metrics as MetricsV1;
+use containerd_shim_protos::cgroups_v2::metrics::Metrics as MetricsV2;
 use containerd_shim_protos::ttrpc;
 use core_api::Timestamp;
 use protobuf::Message;
-use task_api::task::{StateRequest, StateResponse, WaitRequest, WaitResponse};
-use tokio::sync::{Notify, watch};
+use task_api::options::type_name;
+use task_api::task::{
+    DeleteRequest, DeleteResponse, METRICS_V1, METRICS_V2, StartRequest, StartResponse,
+    StateRequest, StateResponse, StatsRequest, StatsResponse, WaitRequest, WaitResponse,
+};
+use tokio::sync::Notify;
 use tonic::Status;
 
 use super::client::TaskClient;
+use super::ledger::Ledger;
 use super::log_pipe::LogPipe;
 use crate::bundle::Bundle;
 use crate::{convert, status};
 
 /// How long a shim may take to say how its processes are.
 pub const STATE_LIMIT: Duration = Duration::from_secs(2);
+/// How long the cleanup after a shim that died may take before those who wait are told nothing.
+const END_LIMIT: Duration = Duration::from_secs(10);
 
 /// How a process ended.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -40,10 +49,9 @@ pub struct Task {
     pub binary: PathBuf,
     client: TaskClient,
     /// Set when the shim is gone and everything of the task has been cleaned up.
-    ended: watch::Sender<Option<Exit>>,
-    exit: Mutex<Option<Exit>>,
+    ended: Mutex<Option<Exit>>,
+    told: Notify,
     deleted: AtomicBool,
-    closed: Notify,
     _log: LogPipe,
 }
 
@@ -54,10 +62,9 @@ impl Task {
             bundle,
             binary,
             client,
-            ended: watch::Sender::new(None),
-            exit: Mutex::new(None),
+            ended: Mutex::default(),
+            told: Notify::new(),
             deleted: AtomicBool::new(false),
-            closed: Notify::new(),
             _log: log,
         }
     }
@@ -65,6 +72,16 @@ impl Task {
     /// The task's id.
     pub fn id(&self) -> &str {
         &self.bundle.id
+    }
+
+    /// What has been told of its processes.
+    pub fn ledger(&self) -> Ledger<'_> {
+        Ledger(&self.bundle)
+    }
+
+    /// Runs `then` once when the shim has gone.
+    pub fn on_close(&self, then: impl FnOnce() + Send + 'static) {
+        self.client.on_close(then);
     }
 
     /// Calls the shim.
@@ -108,6 +125,72 @@ impl Task {
         self.call("State", &request, Some(STATE_LIMIT)).await
     }
 
+    /// Starts a process: the first one when `exec` is empty. Answers its pid.
+    ///
+    /// # Errors
+    /// The shim's refusal.
+    pub async fn start(&self, exec: &str) -> Result<u32, Status> {
+        if !exec.is_empty() {
+            // Before the shim can have told its exit.
+            self.ledger().begin_exec(exec);
+        }
+        let request = StartRequest {
+            id: self.id().to_owned(),
+            exec_id: exec.to_owned(),
+            ..StartRequest::default()
+        };
+        let answer: StartResponse = self.call("Start", &request, None).await?;
+        Ok(answer.pid)
+    }
+
+    /// Deletes an exec that has ended.
+    ///
+    /// # Errors
+    /// The shim's refusal.
+    pub async fn delete_exec(&self, exec: &str) -> Result<Exit, Status> {
+        let request = DeleteRequest {
+            id: self.id().to_owned(),
+            exec_id: exec.to_owned(),
+            ..DeleteRequest::default()
+        };
+        let answer: DeleteResponse = self.call("Delete", &request, None).await?;
+        self.ledger().end_exec(exec);
+        Ok(Exit {
+            pid: answer.pid,
+            status: answer.exit_status,
+            at: convert::timestamp(answer.exited_at),
+        })
+    }
+
+    /// How many processes of the task the kernel has killed for want of memory; `None` where
+    /// that is not known.
+    ///
+    /// # Errors
+    /// The shim's refusal; `DeadlineExceeded` when it does not answer within 2 s.
+    pub async fn oom_kills(&self) -> Result<Option<u64>, Status> {
+        let request = StatsRequest {
+            id: self.id().to_owned(),
+            ..StatsRequest::default()
+        };
+        let answer: StatsResponse = self.call("Stats", &request, Some(STATE_LIMIT)).await?;
+        Ok(answer
+            .stats
+            .into_option()
+            .and_then(|stats| match type_name(&stats.type_url) {
+                METRICS_V1 => MetricsV1::parse_from_bytes(&stats.value)
+                    .ok()?
+                    .memory_oom_control
+                    .as_ref()
+                    .map(|oom| oom.oom_kill),
+                METRICS_V2 => MetricsV2::parse_from_bytes(&stats.value)
+                    .ok()?
+                    .memory_events
+                    .as_ref()
+                    .map(|events| events.oom_kill),
+                _ => None,
+            }))
+    }
+
     /// Waits until a process has ended, as long as that takes. When the shim dies before, the
     /// answer is how the task was cleaned up.
     ///
@@ -138,34 +221,28 @@ impl Task {
     /// # Errors
     /// `NotFound` when it is not told within 10 s.
     pub async fn end(&self) -> Result<Exit, Status> {
-        let mut ended = self.ended.subscribe();
-        let told = ended.wait_for(Option::is_some);
-        let told = tokio::time::timeout(Duration::from_secs(10), told).await;
-        match told {
-            Ok(Ok(exit)) => Ok(exit.clone().unwrap_or_default()),
-            _ => Err(status::not_found(format_args!("task {}", self.id()))),
-        }
+        let told = async {
+            loop {
+                let next = self.told.notified();
+                if let Some(exit) = self.ended() {
+                    return exit;
+                }
+                next.await;
+            }
+        };
+        tokio::time::timeout(END_LIMIT, told)
+            .await
+            .map_err(|_| status::not_found(format_args!("task {}", self.id())))
     }
 
-    /// Notes the exit of the first process as it was published.
-    pub fn note_exit(&self, exit: Exit) {
-        self.bundle.note_exit();
-        *self.exit.lock().unwrap_or_else(PoisonError::into_inner) = Some(exit);
-    }
-
-    /// The exit of the first process, if it has been published while this daemon ran.
-    pub fn noted_exit(&self) -> Option<Exit> {
-        self.exit
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+    fn ended(&self) -> Option<Exit> {
+        let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        ended.clone()
     }
 
     /// From now on the end of the shim is what is wanted.
     pub fn set_deleted(&self) {
         self.deleted.store(true, Ordering::Release);
-        self.closed.notify_waiters();
-        self.closed.notify_one();
     }
 
     /// Whether the task was deleted by its own shim.
@@ -173,13 +250,9 @@ impl Task {
         self.deleted.load(Ordering::Acquire)
     }
 
-    /// Waits until [`Task::set_deleted`].
-    pub async fn until_deleted(&self) {
-        self.closed.notified().await;
-    }
-
     /// Tells whoever waits that everything has been cleaned up.
     pub fn set_ended(&self, exit: Exit) {
-        self.ended.send_replace(Some(exit));
+        *self.ended.lock().unwrap_or_else(PoisonError::into_inner) = Some(exit);
+        self.told.notify_waiters();
     }
 }

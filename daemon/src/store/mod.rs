@@ -3,21 +3,25 @@
 //! Tables are flat; the key of an object is its namespace, a NUL and its id, and ids contain no
 //! NUL. Values are the encoded messages of the API, so that what a client stored comes back byte
 //! for byte. A write is on disk before it is acknowledged. Writes run on the blocking pool, since
-//! they wait for the disk; reads are short and come from the page cache.
+//! they wait for the disk, and those that come together go there together (`database.rs`); reads
+//! are short and come from the page cache. ADR 0008 says why it is redb, and how it is used.
 
 pub mod containers;
+mod database;
 pub mod leases;
 pub mod namespaces;
+mod open;
+#[cfg(test)]
+mod tests;
 
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::path::Path;
+use std::sync::Arc;
 
 use prost::Message;
-use redb::{
-    Database, ReadTransaction, ReadableDatabase, ReadableTable, StorageError, TableDefinition,
-    WriteTransaction,
-};
+use redb::{ReadTransaction, ReadableTable, StorageError, TableDefinition, WriteTransaction};
 use tonic::Status;
+
+use database::Shared;
 
 /// The name of a namespace to its labels.
 const NAMESPACES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("namespaces");
@@ -28,16 +32,9 @@ const LEASES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("leases");
 /// Namespace, lease, type and id of what a lease holds.
 const LEASE_RESOURCES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("lease-resources");
 
-/// What the store may keep of the file in memory, in bytes: the page cache has the rest.
-const CACHE: usize = 512 << 10;
-
 /// The open database; clones share it.
 #[derive(Debug, Clone)]
-pub struct Store {
-    path: Arc<PathBuf>,
-    /// `None` only while it is being opened anew after an I/O error.
-    database: Arc<RwLock<Option<Database>>>,
-}
+pub struct Store(Arc<Shared>);
 
 /// Why a transaction failed: refused by a rule, or by the disk.
 #[derive(Debug)]
@@ -71,26 +68,14 @@ storage_failures!(
 );
 
 impl Store {
-    /// Opens the database at `path`, or makes it.
+    /// Opens the database at `path`, or makes it. Its integrity is checked, and what the last
+    /// daemon's sudden end has left is repaired.
     ///
     /// # Errors
-    /// A text that names the file and says what is wrong: in use by another daemon, damaged, or
-    /// not accessible.
+    /// A text that names the file and says what is wrong and what to do: in use by another daemon,
+    /// damaged, or not accessible.
     pub fn open(path: &Path) -> Result<Self, String> {
-        let database = open(path)?;
-        let write = || -> Result<(), Failure> {
-            let transaction = database.begin_write()?;
-            for table in [NAMESPACES, CONTAINERS, LEASES, LEASE_RESOURCES] {
-                transaction.open_table(table)?;
-            }
-            transaction.commit()?;
-            Ok(())
-        };
-        write().map_err(|failure| format!("{}: {failure:?}", path.display()))?;
-        Ok(Self {
-            path: Arc::new(path.to_owned()),
-            database: Arc::new(RwLock::new(Some(database))),
-        })
+        Shared::open(path).map(|shared| Self(Arc::new(shared)))
     }
 
     /// Reads in one consistent view.
@@ -101,15 +86,7 @@ impl Store {
         &self,
         work: impl FnOnce(&ReadTransaction) -> Result<T, Failure>,
     ) -> Result<T, Status> {
-        let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
-        let Some(database) = &*database else {
-            return Err(Status::unavailable("the metadata is being reopened"));
-        };
-        database
-            .begin_read()
-            .map_err(Failure::from)
-            .and_then(|transaction| work(&transaction))
-            .map_err(|failure| self.answer(failure))
+        self.0.read(work)
     }
 
     /// Changes things in one transaction, which is on disk when this returns.
@@ -121,80 +98,11 @@ impl Store {
         &self,
         work: impl FnOnce(&WriteTransaction) -> Result<T, Failure> + Send + 'static,
     ) -> Result<T, Status> {
-        let store = self.clone();
-        let done = tokio::task::spawn_blocking(move || {
-            store.revive()?;
-            let database = store
-                .database
-                .read()
-                .unwrap_or_else(PoisonError::into_inner);
-            let Some(database) = &*database else {
-                return Err(Status::unavailable("the metadata is being reopened"));
-            };
-            let change = || -> Result<T, Failure> {
-                let transaction = database.begin_write()?;
-                let value = work(&transaction)?;
-                transaction.commit()?;
-                Ok(value)
-            };
-            change().map_err(|failure| store.answer(failure))
-        });
-        done.await
+        let shared = self.0.clone();
+        tokio::task::spawn_blocking(move || shared.write(work))
+            .await
             .unwrap_or_else(|error| Err(Status::internal(format!("metadata: {error}"))))
     }
-
-    /// Opens the database anew if an I/O error has closed it: redb refuses everything after one,
-    /// and what was committed before is safe on disk.
-    fn revive(&self) -> Result<(), Status> {
-        let poisoned = match self.database.read().as_deref() {
-            Ok(Some(database)) => matches!(
-                database.begin_write().map(drop),
-                Err(redb::TransactionError::Storage(StorageError::PreviousIo))
-            ),
-            _ => true,
-        };
-        if !poisoned {
-            return Ok(());
-        }
-        let mut database = self
-            .database
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
-        *database = None;
-        *database = Some(open(&self.path).map_err(Status::internal)?);
-        Ok(())
-    }
-
-    fn answer(&self, failure: Failure) -> Status {
-        let error = match failure {
-            Failure::Refused(status) => return status,
-            Failure::Storage(error) => error,
-        };
-        log::error!("metadata in {}: {error}", self.path.display());
-        let text = format!("metadata: {error}");
-        match error {
-            redb::Error::Io(error) if error.kind() == std::io::ErrorKind::StorageFull => {
-                Status::resource_exhausted(text)
-            }
-            _ => Status::internal(text),
-        }
-    }
-}
-
-fn open(path: &Path) -> Result<Database, String> {
-    Database::builder()
-        .set_cache_size(CACHE)
-        .create(path)
-        .map_err(|error| match error {
-            redb::DatabaseError::DatabaseAlreadyOpen => {
-                format!("{}: in use by another daemon", path.display())
-            }
-            error => format!(
-                "{}: {error}; move the file away to start with empty metadata (running \
-                 containers stay)",
-                path.display()
-            ),
-        })
 }
 
 fn key(namespace: &str, id: &str) -> String {

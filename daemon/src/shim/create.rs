@@ -1,0 +1,155 @@
+//! How a task comes about: its bundle, its shim, its first process. When one of them fails, what
+//! there was of the others is taken away again.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use core_api::containers::Container;
+use core_api::tasks;
+use protobuf::Message;
+use task_api::bundle as files;
+use task_api::options::{Options, RUNC_OPTIONS, type_name};
+use task_api::task::{CreateTaskRequest, CreateTaskResponse, Empty};
+use tonic::Status;
+
+use super::client::TaskClient;
+use super::ledger::Ledger;
+use super::log_pipe::LogPipe;
+use super::manager::{Manager, blocking, detached};
+use super::remove::{SHUTDOWN_LIMIT, shutdown_request};
+use super::task::Task;
+use super::{options, process, resolve};
+use crate::bundle::Bundle;
+use crate::{convert, status};
+
+impl Manager {
+    /// Creates the task of `container`: its bundle, its shim, its first process (not started).
+    /// Answers the pid.
+    ///
+    /// # Errors
+    /// `AlreadyExists`; what the shim answers; and then nothing is left behind.
+    pub async fn create(
+        self: &Arc<Self>,
+        namespace: String,
+        container: Container,
+        request: tasks::CreateTaskRequest,
+    ) -> Result<u32, Status> {
+        let key = (namespace, container.id.clone());
+        self.reserve(&key)?;
+        let manager = self.clone();
+        detached(async move {
+            let created = manager.create_here(&key.0, container, request).await;
+            match created {
+                Ok((task, pid)) => {
+                    manager.adopt(&task);
+                    Ok(pid)
+                }
+                Err(refusal) => {
+                    manager.release(&key);
+                    Err(refusal)
+                }
+            }
+        })
+        .await
+    }
+
+    async fn create_here(
+        &self,
+        namespace: &str,
+        container: Container,
+        request: tasks::CreateTaskRequest,
+    ) -> Result<(Arc<Task>, u32), Status> {
+        let runtime = container.runtime.unwrap_or_default();
+        let wanted = match request.runtime_path.as_str() {
+            "" => runtime.name.as_str(),
+            path => path,
+        };
+        let beside = self
+            .surroundings
+            .publish_binary
+            .parent()
+            .unwrap_or_else(|| Path::new("/"));
+        let binary = resolve::shim_binary(wanted, &self.path, beside)?;
+        let options = options::for_shim(
+            &runtime.name,
+            runtime.options,
+            request.options,
+            &self.legacy,
+        )
+        .map_err(status::invalid)?;
+        let options = convert::any_to_shim(options);
+        let spec = container.spec.unwrap_or_default().value;
+        let (root, state) = (self.root.clone(), self.state.clone());
+        let (ns, id) = (namespace.to_owned(), container.id);
+        let bundle = blocking(move || Bundle::create(&root, &state, &ns, &id, &spec)).await?;
+        let encoded = match options.as_ref() {
+            Some(options) => options.write_to_bytes().map_err(status::unknown)?,
+            None => Vec::new(),
+        };
+        let task = match self.start_shim(&bundle, &binary, encoded).await {
+            Ok(started) => started,
+            Err(error) => {
+                self.clean(&bundle, &binary).await;
+                return Err(status::unknown(format_args!(
+                    "failed to start shim: {error}"
+                )));
+            }
+        };
+        let create = CreateTaskRequest {
+            id: bundle.id.clone(),
+            bundle: bundle.path.to_string_lossy().into_owned(),
+            rootfs: request.rootfs.into_iter().map(convert::mount).collect(),
+            terminal: request.terminal,
+            stdin: request.stdin,
+            stdout: request.stdout,
+            stderr: request.stderr,
+            checkpoint: checkpoint_path(options.as_ref()),
+            options,
+            ..CreateTaskRequest::default()
+        };
+        match task
+            .call::<_, CreateTaskResponse>("Create", &create, None)
+            .await
+        {
+            Ok(created) => Ok((Arc::new(task), created.pid)),
+            Err(refusal) => {
+                let shutdown = shutdown_request(&bundle.id);
+                let _ = task
+                    .call::<_, Empty>("Shutdown", &shutdown, Some(SHUTDOWN_LIMIT))
+                    .await;
+                self.clean(&bundle, &binary).await;
+                Err(refusal)
+            }
+        }
+    }
+
+    async fn start_shim(
+        &self,
+        bundle: &Bundle,
+        binary: &Path,
+        options: Vec<u8>,
+    ) -> io::Result<Task> {
+        let log = LogPipe::open(bundle)?;
+        Ledger(bundle).begin();
+        // Before the start: whoever finds this bundle after a crash in between must know what to
+        // clean up with.
+        let path = binary.as_os_str().as_encoded_bytes();
+        bundle.write(files::SHIM_BINARY_PATH, path, 0o600)?;
+        let endpoint = process::start(&self.surroundings, binary, bundle, options).await?;
+        // How to find the shim again; it writes `address`, for daemons up to 1.7, itself.
+        let json = serde_json::to_vec(&endpoint)?;
+        bundle.write(files::BOOTSTRAP, &json, 0o644)?;
+        let client = TaskClient::connect(&endpoint).await?;
+        Ok(Task::new(bundle.clone(), binary.to_owned(), client, log))
+    }
+}
+
+/// The checkpoint to restore from that runc's options name.
+fn checkpoint_path(options: Option<&task_api::task::Any>) -> String {
+    options
+        .filter(|any| type_name(&any.type_url) == RUNC_OPTIONS)
+        .and_then(|any| Options::parse_from_bytes(&any.value).ok())
+        .map(|options| options.criu_image_path)
+        .unwrap_or_default()
+}
