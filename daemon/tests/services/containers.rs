@@ -205,7 +205,6 @@ async fn updating(talk: &mut Talk) {
         &["spec"],
         &["extensions.two.dots/x"],
         &["extensions.ext"],
-        &["extensions.none"],
         &["extensions"],
         &["snapshotkey"],
         &["snapshot_key"],
@@ -299,6 +298,16 @@ async fn updating(talk: &mut Talk) {
         .ask::<_, UpdateContainerResponse>("update nothing", &format!("{SERVICE}/Update"), message)
         .await;
     get(talk, "in the end", "c1").await;
+    update(
+        talk,
+        "extension that is not given",
+        new(),
+        &["extensions.none"],
+    )
+    .await;
+    let fewer = changed(&|c| c.extensions.clear());
+    update(talk, "fewer extensions", fewer, &["extensions"]).await;
+    get(talk, "after fewer extensions", "c1").await;
 }
 
 async fn listing(talk: &mut Talk) {
@@ -398,6 +407,41 @@ async fn listing(talk: &mut Talk) {
         "id~c1",
         "id==c1|id==c2",
         "id==c1;",
+        "id ",
+        "id ,image",
+        "id==.x",
+        "id===c1",
+        "id==!x",
+        "id==~",
+        "id==a=b",
+        "id==a.b",
+        "id==c1\"x",
+        "id==c1/x",
+        "id==c1|",
+        "id==c1\t",
+        "id==c1\u{a0}",
+        "id== c1",
+        "id. x==c1",
+        "id .x",
+        "id==\u{200b}",
+        "id==c1\n",
+        "id==#",
+        "id==$x",
+        "id==*",
+        "id~=*",
+        "id~=c*",
+        "id==`c1`",
+        "id!==c1",
+        "id~=~",
+        "id==b-a",
+        "id==b.a",
+        "id==😀",
+        "runtime.name.x",
+        "runtime.x",
+        "image.x==image:1",
+        "labels.k.x",
+        "\"a\\x\"==1",
+        "id==\"\\\"\"",
         "id==C1",
         "id~=(?i)^C1$",
         "id~=\\bc1\\b",
@@ -459,10 +503,23 @@ async fn records_are_created_as_by_containerd() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn records_are_updated_as_by_containerd() {
-    same_talk!(updating, &[]);
+    let why = "containerd 1.6 cannot take an extension away and stores an empty one instead";
+    same_talk!(
+        updating,
+        &[
+            ("extension that is not given", why),
+            ("after fewer extensions", why),
+        ]
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn records_are_filtered_as_by_containerd() {
-    same_talk!(listing, &[]);
+    same_talk!(
+        listing,
+        &[(
+            "list [\"id~=\\\\pL\"]",
+            "regex-lite has no Unicode classes; tables for them would cost memory that no client needs",
+        )]
+    );
 }

@@ -196,5 +196,19 @@ async fn conversation(talk: &mut Talk) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn namespaces_answer_as_containerds() {
-    same_talk!(conversation, &[]);
+    let echo = "containerd 1.6 answers an update with an empty namespace";
+    let code = "containerd 1.6 loses the code of its own refusal";
+    same_talk!(
+        conversation,
+        &[
+            ("mask of one label", echo),
+            ("mask of a missing label", echo),
+            ("no mask", echo),
+            ("empty value", echo),
+            ("update the unknown", echo),
+            ("update with a mask, the unknown", echo),
+            ("too long a label", code),
+            ("too long a label, no mask", code),
+        ]
+    );
 }
