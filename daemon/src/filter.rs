@@ -3,9 +3,11 @@
 //! A filter is a list of selectors joined by commas, all of which must hold; of a list of filters
 //! one must hold, and an empty list holds always. A selector is a field path, alone (the field is
 //! there) or with `==`, `!=` or `~=` and a value. Parts of the path are joined by dots and may be
-//! quoted; values may be quoted, those of `~=` also between `|` or `/`.
+//! quoted; values may be quoted, those of `~=` also between `|` or `/`. Space may stand before
+//! a part, an operator or a value. Patterns are `regex-lite`'s: as RE2's, without Unicode classes.
 
 use std::borrow::Cow;
+use std::str::Chars;
 
 use regex_lite::Regex;
 use tonic::Status;
@@ -42,6 +44,7 @@ enum Test {
     Equal(String),
     NotEqual(String),
     Matches(Regex),
+    Never,
 }
 
 impl Filters {
@@ -78,6 +81,7 @@ impl Selector {
             Test::Present => value.is_some(),
             Test::Equal(wanted) => value.is_some_and(|value| value == wanted.as_str()),
             Test::NotEqual(unwanted) => value.is_none_or(|value| value != unwanted.as_str()),
+            Test::Never => false,
             Test::Matches(pattern) => value.is_some_and(|value| pattern.is_match(&value)),
         }
     }
@@ -104,28 +108,38 @@ impl Parser<'_> {
         }
     }
 
+    fn skip_space(&mut self) {
+        self.0 = self.0.trim_start();
+    }
+
     fn selector(&mut self) -> Result<Selector, String> {
         let mut path = vec![self.part()?];
         while let Some(rest) = self.0.strip_prefix('.') {
             self.0 = rest;
             path.push(self.part()?);
         }
-        let Some(operator) = self.0.get(..2).filter(|o| ["==", "!=", "~="].contains(o)) else {
+        if self.0.is_empty() || self.0.starts_with(',') {
             let test = Test::Present;
             return Ok(Selector { path, test });
-        };
-        let operator = operator.to_owned();
+        }
+        self.skip_space();
+        let operator = self.0.get(..2).unwrap_or_default().to_owned();
+        if !["==", "!=", "~="].contains(&operator.as_str()) {
+            return Err(format!("expected one of == != ~= at {:?}", self.0));
+        }
         self.0 = &self.0[2..];
         let value = self.value(operator == "~=")?;
         let test = match operator.as_str() {
             "==" => Test::Equal(value),
             "!=" => Test::NotEqual(value),
-            _ => Test::Matches(Regex::new(&value).map_err(|error| error.to_string())?),
+            // As with containerd, a pattern that is none matches nothing.
+            _ => Regex::new(&value).map_or(Test::Never, Test::Matches),
         };
         Ok(Selector { path, test })
     }
 
     fn part(&mut self) -> Result<String, String> {
+        self.skip_space();
         if self.0.starts_with('"') {
             return self.quoted('"');
         }
@@ -133,11 +147,7 @@ impl Parser<'_> {
             .0
             .find(|c: char| !c.is_ascii_alphanumeric() && c != '_')
             .unwrap_or(self.0.len());
-        if end == 0
-            || !self
-                .0
-                .starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
-        {
+        if end == 0 {
             return Err(format!("expected a field at {:?}", self.0));
         }
         let (part, rest) = self.0.split_at(end);
@@ -146,50 +156,84 @@ impl Parser<'_> {
     }
 
     fn value(&mut self, pattern: bool) -> Result<String, String> {
+        self.skip_space();
         match self.0.chars().next() {
             Some('"') => self.quoted('"'),
             Some(quote @ ('|' | '/')) if pattern => self.quoted(quote),
-            _ => {
-                let end = self.0.find([',', ' ', '"']).unwrap_or(self.0.len());
+            None | Some('|' | '/' | ',' | '.' | '=' | '!' | '~') => {
+                Err(format!("expected a value at {:?}", self.0))
+            }
+            Some(_) => {
+                let ends = |c: char| c == ',' || c.is_whitespace() || c.is_control();
+                let end = self.0.find(ends).unwrap_or(self.0.len());
                 let (value, rest) = self.0.split_at(end);
-                if value.is_empty() {
-                    return Err("expected a value".to_owned());
-                }
                 self.0 = rest;
                 Ok(value.to_owned())
             }
         }
     }
 
-    /// Text between two `quote`s. A backslash takes the character after it as it is; between `|`
-    /// or `/` only where that character is the quote, for there it belongs to the pattern.
+    /// Text between two `quote`s, with the escapes of a Go string.
     fn quoted(&mut self, quote: char) -> Result<String, String> {
-        let mut text = String::new();
-        let mut rest = self.0[1..].char_indices();
-        while let Some((at, c)) = rest.next() {
+        let mut text = Vec::new();
+        let mut rest = self.0[1..].chars();
+        loop {
+            let c = rest.next().ok_or_else(|| format!("no closing {quote}"))?;
             if c == quote {
-                self.0 = &self.0[1 + at + c.len_utf8()..];
-                return Ok(text);
+                break;
             }
-            if c != '\\' {
-                text.push(c);
-                continue;
-            }
-            match rest.next() {
-                Some((_, escaped)) if escaped == quote || (quote == '"' && escaped == '\\') => {
-                    text.push(escaped);
-                }
-                Some((_, 'n')) if quote == '"' => text.push('\n'),
-                Some((_, 't')) if quote == '"' => text.push('\t'),
-                Some((_, escaped)) => {
-                    text.push('\\');
-                    text.push(escaped);
-                }
-                None => break,
+            if c == '\\' {
+                escaped(&mut rest, quote, &mut text)?;
+            } else {
+                push(&mut text, c);
             }
         }
-        Err(format!("no closing {quote}"))
+        self.0 = rest.as_str();
+        Ok(String::from_utf8_lossy(&text).into_owned())
     }
+}
+
+fn push(text: &mut Vec<u8>, c: char) {
+    text.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
+}
+
+/// Reads what stands after a backslash: a letter for a control character, `xHH` or three octal
+/// digits for a byte, `uHHHH` or `UHHHHHHHH` for a character, or the quote.
+fn escaped(rest: &mut Chars<'_>, quote: char, text: &mut Vec<u8>) -> Result<(), String> {
+    let kind = rest.next().ok_or("nothing after a backslash")?;
+    let (radix, digits, first) = match kind {
+        'a' => return Ok(text.push(0x07)),
+        'b' => return Ok(text.push(0x08)),
+        'f' => return Ok(text.push(0x0c)),
+        'n' => return Ok(text.push(b'\n')),
+        'r' => return Ok(text.push(b'\r')),
+        't' => return Ok(text.push(b'\t')),
+        'v' => return Ok(text.push(0x0b)),
+        '\\' => return Ok(text.push(b'\\')),
+        c if c == quote => return Ok(push(text, c)),
+        'x' => (16, 2, None),
+        'u' => (16, 4, None),
+        'U' => (16, 8, None),
+        '0'..='7' => (8, 2, kind.to_digit(8)),
+        c => return Err(format!("no such escape: \\{c}")),
+    };
+    let illegal = || format!("bad number in the escape \\{kind}");
+    let mut number = first.unwrap_or(0);
+    for _ in 0..digits {
+        let digit = rest
+            .next()
+            .and_then(|c| c.to_digit(radix))
+            .ok_or_else(illegal)?;
+        number = number
+            .checked_mul(radix)
+            .and_then(|number| number.checked_add(digit))
+            .ok_or_else(illegal)?;
+    }
+    match kind {
+        'u' | 'U' => push(text, char::from_u32(number).ok_or_else(illegal)?),
+        _ => text.push(u8::try_from(number).map_err(|_| illegal())?),
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -230,7 +274,7 @@ mod tests {
     #[test]
     fn broken_filters_are_refused() {
         for text in [
-            "==x", "id==", "id=c1", "id==c1,", "a.", "\"a", "id~=|x", "id~=(", "id==",
+            "==x", "id==", "id=c1", "id==c1,", "a.", "\"a", "id~=|x", "id==|x|", "id==",
         ] {
             let refusal = Filters::parse(&[text]).unwrap_err();
             assert_eq!(refusal.code(), tonic::Code::InvalidArgument, "{text}");

@@ -112,18 +112,14 @@ impl Version for Services {
     }
 }
 
-/// A health that never changes while there is somebody to tell it.
-fn serving() -> HealthCheckResponse {
-    HealthCheckResponse {
-        status: ServingStatus::Serving.into(),
-    }
-}
-
-fn check_known(service: &str) -> Result<(), Status> {
+/// A health that never changes while there is somebody to tell it. There is one for the daemon
+/// as a whole (no name), none of single services.
+fn health(service: &str) -> ServingStatus {
     if service.is_empty() {
-        return Ok(());
+        ServingStatus::Serving
+    } else {
+        ServingStatus::ServiceUnknown
     }
-    Err(Status::not_found("unknown service"))
 }
 
 #[tonic::async_trait]
@@ -134,8 +130,12 @@ impl Health for Services {
         &self,
         request: Request<HealthCheckRequest>,
     ) -> Result<Response<HealthCheckResponse>, Status> {
-        check_known(&request.get_ref().service)?;
-        Ok(Response::new(serving()))
+        match health(&request.get_ref().service) {
+            ServingStatus::Serving => Ok(Response::new(HealthCheckResponse {
+                status: ServingStatus::Serving.into(),
+            })),
+            _ => Err(Status::not_found("unknown service")),
+        }
     }
 
     async fn watch(
@@ -143,8 +143,8 @@ impl Health for Services {
         request: Request<HealthCheckRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
         use tokio_stream::StreamExt;
-        check_known(&request.get_ref().service)?;
-        let first = tokio_stream::once(Ok(serving()));
+        let status = health(&request.get_ref().service).into();
+        let first = tokio_stream::once(Ok(HealthCheckResponse { status }));
         Ok(Response::new(Box::pin(
             first.chain(tokio_stream::pending()),
         )))

@@ -15,9 +15,10 @@ use crate::{ids, status};
 impl Fields for Container {
     fn field(&self, path: &[String]) -> Option<Cow<'_, str>> {
         match (path[0].as_str(), &path[1..]) {
-            ("id", []) => Some(self.id.as_str().into()),
-            ("image", []) => Some(self.image.as_str().into()),
-            ("runtime", [name]) if name == "name" => {
+            // As with containerd, what follows a field that has no parts is not looked at.
+            ("id", _) => Some(self.id.as_str().into()),
+            ("image", _) => Some(self.image.as_str().into()),
+            ("runtime", [name, ..]) if name == "name" => {
                 Some(self.runtime.as_ref()?.name.as_str().into())
             }
             ("labels", rest) => return in_map(&self.labels, rest),
@@ -107,9 +108,8 @@ impl Store {
     /// The record of a container.
     ///
     /// # Errors
-    /// `NotFound`; `InvalidArgument` for what cannot be an id.
+    /// `NotFound`, also for what cannot be an id.
     pub fn container(&self, namespace: &str, id: &str) -> Result<Container, Status> {
-        ids::check(id)?;
         self.read(|transaction| {
             let table = transaction.open_table(CONTAINERS)?;
             let found = table.get(key(namespace, id).as_str())?;

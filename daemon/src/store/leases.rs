@@ -15,7 +15,7 @@ use crate::{ids, status};
 impl Fields for Lease {
     fn field(&self, path: &[String]) -> Option<Cow<'_, str>> {
         match (path[0].as_str(), &path[1..]) {
-            ("id", []) => Some(self.id.as_str().into()),
+            ("id", _) => Some(self.id.as_str().into()),
             ("labels", rest) => in_map(&self.labels, rest),
             _ => None,
         }
@@ -34,21 +34,42 @@ fn check_exists(transaction: &WriteTransaction, namespace: &str, id: &str) -> Re
     }
 }
 
+/// Checks what a lease is to hold: `content` by its digest, an ingest by its reference, or a
+/// snapshot (`snapshots/SNAPSHOTTER`) by its key.
 fn check_resource(resource: &Resource) -> Result<(), Status> {
-    let kind = resource.r#type.as_str();
-    let known = ["content", "ingests"].contains(&kind)
-        || kind
-            .strip_prefix("snapshots/")
-            .is_some_and(|name| !name.is_empty());
-    if !known {
-        return Err(status::unimplemented(format_args!(
+    let Resource { id, r#type: kind } = resource;
+    let parts: Vec<&str> = kind.split('/').collect();
+    match parts.as_slice() {
+        ["content"] if !is_digest(id) => Err(status::invalid(format_args!(
+            "content {id:?} is not named by a digest"
+        ))),
+        ["content"] | ["ingests"] => Ok(()),
+        ["snapshots", name] if !name.is_empty() => Ok(()),
+        ["content" | "ingests" | "snapshots", ..] => {
+            Err(status::invalid(format_args!("resource type {kind:?}")))
+        }
+        _ => Err(status::unimplemented(format_args!(
             "resource type {kind:?}"
-        )));
-    }
-    if resource.id.is_empty() || resource.id.contains('\0') {
+        ))),
+    }?;
+    if id.is_empty() || id.contains('\0') {
         return Err(status::invalid("resource id must not be empty"));
     }
     Ok(())
+}
+
+/// Whether `text` is an algorithm that OCI registers, a colon and as many hexadecimal digits as
+/// it gives.
+fn is_digest(text: &str) -> bool {
+    let digits = match text.split_once(':') {
+        Some(("sha256", digits)) if digits.len() == 64 => digits,
+        Some(("sha384", digits)) if digits.len() == 96 => digits,
+        Some(("sha512", digits)) if digits.len() == 128 => digits,
+        _ => return false,
+    };
+    digits
+        .bytes()
+        .all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 fn resource_key(namespace: &str, lease: &str, resource: &Resource) -> String {

@@ -32,9 +32,8 @@ impl Store {
     /// knows that it may use it.
     ///
     /// # Errors
-    /// `InvalidArgument` for what cannot be a name.
+    /// Those of the database.
     pub fn namespace(&self, name: &str) -> Result<Namespace, Status> {
-        ids::check(name)?;
         self.read(|transaction| {
             let table = transaction.open_table(NAMESPACES)?;
             match table.get(name)? {
@@ -69,7 +68,6 @@ impl Store {
     pub async fn create_namespace(&self, mut new: Namespace) -> Result<Namespace, Status> {
         ids::check(&new.name)?;
         ids::check_labels(&new.labels)?;
-        new.labels = ids::without_empty(new.labels);
         self.write(move |transaction| {
             let mut table = transaction.open_table(NAMESPACES)?;
             if table.get(new.name.as_str())?.is_some() {
@@ -77,23 +75,31 @@ impl Store {
                     status::already_exists(format_args!("namespace {:?}", new.name)).into(),
                 );
             }
+            // The answer has the labels as they were given, the record those that count.
+            let asked = new.clone();
+            new.labels = ids::without_empty(new.labels);
             table.insert(new.name.as_str(), new.encode_to_vec().as_slice())?;
-            Ok(new)
+            Ok(asked)
         })
         .await
     }
 
-    /// Changes labels: those that `paths` names (`labels` or `labels.KEY`), all when it is empty.
+    /// Changes labels: those that `paths` names (`labels.KEY`); when it is empty, those that
+    /// `wanted` has replace all.
+    ///
+    /// As with containerd, a namespace that is not there yet is made.
     ///
     /// # Errors
-    /// `NotFound`; `InvalidArgument` for another path or a label that is too long.
+    /// `InvalidArgument` for another path, for a label that is too long or for the name.
     pub async fn update_namespace(
         &self,
         wanted: Namespace,
         paths: Vec<String>,
     ) -> Result<Namespace, Status> {
+        ids::check(&wanted.name)?;
         ids::check_labels(&wanted.labels)?;
         self.write(move |transaction| {
+            ensure(transaction, &wanted.name)?;
             let mut table = transaction.open_table(NAMESPACES)?;
             let mut namespace: Namespace = {
                 let name = wanted.name.as_str();
@@ -104,9 +110,7 @@ impl Store {
                 namespace.labels = wanted.labels.clone();
             }
             for path in &paths {
-                if path == "labels" {
-                    namespace.labels = wanted.labels.clone();
-                } else if let Some(key) = path.strip_prefix("labels.") {
+                if let Some(key) = path.strip_prefix("labels.") {
                     let value = wanted.labels.get(key).cloned().unwrap_or_default();
                     namespace.labels.insert(key.to_owned(), value);
                 } else {

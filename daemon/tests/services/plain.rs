@@ -1,0 +1,124 @@
+//! Health, version, introspection, and calls of services that are not there.
+
+use core_api::health::{HealthCheckRequest, HealthCheckResponse};
+use core_api::introspection::{Plugin, PluginsRequest, PluginsResponse, ServerResponse};
+use core_api::version::VersionResponse;
+use tokio::time::timeout;
+
+use crate::api::told;
+use crate::{Pair, Talk, Who, same_talk};
+
+const HEALTH: &str = "grpc.health.v1.Health";
+const PLUGINS: &str = "introspection.v1.Introspection/Plugins";
+
+async fn conversation(talk: &mut Talk) {
+    for service in ["", "unknown", "containerd.services.tasks.v1.Tasks"] {
+        let service = service.to_owned();
+        let message = HealthCheckRequest {
+            service: service.clone(),
+        };
+        let step = format!("check {service:?}");
+        let _ = talk
+            .ask::<_, HealthCheckResponse>(&step, &format!("{HEALTH}/Check"), message.clone())
+            .await;
+        let watch = talk
+            .peer
+            .stream::<_, HealthCheckResponse>(&format!("{HEALTH}/Watch"), message)
+            .await;
+        let first = match watch {
+            Ok(mut stream) => {
+                let first = stream.message().await;
+                let quiet = timeout(std::time::Duration::from_millis(200), stream.message());
+                assert!(quiet.await.is_err(), "a watch goes on");
+                first
+            }
+            Err(status) => Err(status),
+        };
+        talk.note(&format!("watch {service:?}"), &told(&first));
+    }
+    let nowhere = talk.peer.nowhere();
+    let _ = talk
+        .ask_as::<_, HealthCheckResponse>(
+            &nowhere,
+            "health needs no namespace",
+            &format!("{HEALTH}/Check"),
+            HealthCheckRequest::default(),
+        )
+        .await;
+    let version = nowhere
+        .call::<_, VersionResponse>("version.v1.Version/Version", ())
+        .await;
+    talk.note("version needs no namespace", &version.is_ok().to_string());
+    let server = nowhere
+        .call::<_, ServerResponse>("introspection.v1.Introspection/Server", ())
+        .await
+        .map(|server| server.uuid.len());
+    talk.note("an identity", &told(&server));
+    for filters in [
+        &["type==io.containerd.runtime.v2"] as &[&str],
+        &["id==tasks,type==io.containerd.grpc.v1"],
+        &["id==leases", "id==namespaces"],
+        &["id==nothing"],
+        &["type~=|^io.containerd.(event|metadata)|,id==exchange"],
+        &["capabilities.nothing"],
+        &["capabilities"],
+        &["exports.nothing"],
+        &["nonsense==x"],
+        &["id=="],
+    ] {
+        let message = PluginsRequest {
+            filters: filters.iter().map(|filter| (*filter).to_owned()).collect(),
+        };
+        let found = talk
+            .peer
+            .call::<_, PluginsResponse>(PLUGINS, message)
+            .await
+            .map(names);
+        talk.note(&format!("plugins {filters:?}"), &told(&found));
+    }
+    for method in [
+        "unheard.v1.Of/Call",
+        "tasks.v1.Tasks/Unheard",
+        "containers.v1.Containers/",
+        "images.v1.Images/Unheard",
+    ] {
+        let _ = talk
+            .ask::<_, ()>(&format!("call of {method}"), method, ())
+            .await;
+    }
+}
+
+/// Type and id of plugins, sorted: clients look them up by name.
+fn names(found: PluginsResponse) -> Vec<String> {
+    let name = |plugin: Plugin| format!("{} {}", plugin.r#type, plugin.id);
+    let mut names: Vec<String> = found.plugins.into_iter().map(name).collect();
+    names.sort();
+    names
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn health_and_introspection_answer_as_containerds() {
+    same_talk!(conversation, &[]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_plugin_is_one_that_containerd_has_too() {
+    let pair = Pair::new();
+    let mut lists = Vec::new();
+    for who in [Who::Ours, Who::Containerd] {
+        let talk = pair.talk(who).await;
+        let all = talk.peer.call(PLUGINS, PluginsRequest::default()).await;
+        lists.push(names(all.unwrap()));
+    }
+    let own = [
+        "io.containerd.metadata.v1 redb",
+        "io.containerd.grpc.v1 events",
+    ];
+    for name in &lists[0] {
+        assert!(
+            lists[1].contains(name) || own.contains(&name.as_str()),
+            "{name} is not one of {:#?}",
+            lists[1]
+        );
+    }
+}
