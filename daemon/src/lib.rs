@@ -8,6 +8,7 @@
 pub mod bundle;
 pub mod cli;
 pub mod config;
+pub mod content;
 pub mod convert;
 pub mod exchange;
 pub mod filter;
