@@ -6,6 +6,8 @@
 //! they wait for the disk; reads are short and come from the page cache.
 
 pub mod containers;
+pub mod content;
+pub mod images;
 pub mod leases;
 pub mod namespaces;
 
@@ -80,9 +82,17 @@ impl Store {
         let database = open(path)?;
         let write = || -> Result<(), Failure> {
             let transaction = database.begin_write()?;
-            for table in [NAMESPACES, CONTAINERS, LEASES, LEASE_RESOURCES] {
+            for table in [
+                NAMESPACES,
+                CONTAINERS,
+                LEASES,
+                LEASE_RESOURCES,
+                content::CONTENT,
+                images::IMAGES,
+            ] {
                 transaction.open_table(table)?;
             }
+            transaction.open_table(content::BLOBS)?;
             transaction.commit()?;
             Ok(())
         };

@@ -100,21 +100,9 @@ impl Store {
                 let found = table.get(name)?.ok_or_else(|| unknown(name))?;
                 decode(found.value())?
             };
-            if paths.is_empty() {
-                namespace.labels = wanted.labels.clone();
-            }
-            for path in &paths {
-                if path == "labels" {
-                    namespace.labels = wanted.labels.clone();
-                } else if let Some(key) = path.strip_prefix("labels.") {
-                    let value = wanted.labels.get(key).cloned().unwrap_or_default();
-                    namespace.labels.insert(key.to_owned(), value);
-                } else {
-                    let text = format!("cannot update {path:?} field");
-                    return Err(status::invalid(text).into());
-                }
-            }
-            namespace.labels = ids::without_empty(namespace.labels);
+            ids::update_labels(&mut namespace.labels, &wanted.labels, &paths, |path| {
+                format!("cannot update {path:?} field")
+            })?;
             table.insert(wanted.name.as_str(), namespace.encode_to_vec().as_slice())?;
             Ok(namespace)
         })
