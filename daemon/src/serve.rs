@@ -18,6 +18,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_stream::wrappers::UnixListenerStream;
 
 use crate::config::Config;
+use crate::content::Content;
 use crate::exchange::Exchange;
 use crate::grpc::{self, Services};
 use crate::shim::manager::Manager;
@@ -49,8 +50,11 @@ pub async fn serve(config: Config) -> Result<(), String> {
     };
     let ttrpc_address = surroundings.ttrpc_address();
     let manager = Arc::new(Manager::new(&config, surroundings, exchange.clone()));
+    let content = Content::open(&config.root, store.clone())
+        .map_err(|refusal| refusal.message().to_owned())?;
     let services = Services {
         store,
+        content,
         manager: manager.clone(),
         exchange,
         uuid: uuid.into(),

@@ -149,6 +149,22 @@ impl Store {
             .await
     }
 
+    /// Lets a lease hold an upload.
+    ///
+    /// # Errors
+    /// `NotFound` for the lease.
+    pub async fn hold_ingest(
+        &self,
+        namespace: String,
+        lease: String,
+        reference: String,
+    ) -> Result<(), Status> {
+        self.write(move |transaction| {
+            leases::pin(transaction, &namespace, &lease, "ingests", &reference)
+        })
+        .await
+    }
+
     /// Changes labels: those that `paths` names (`labels` or `labels.KEY`), all when it is empty.
     ///
     /// # Errors
