@@ -12,6 +12,7 @@ pub mod content;
 pub mod convert;
 pub mod exchange;
 pub mod filter;
+pub mod gc;
 pub mod grpc;
 pub mod ids;
 pub mod log;

@@ -84,6 +84,7 @@ impl Services {
             let answer = session.answer(request).await?;
             let committed = answer.action == i32::from(WriteAction::Commit);
             if committed {
+                self.collector.note(false);
                 let event = ContentCreate {
                     digest: answer.digest.clone(),
                     size: answer.offset,
@@ -154,6 +155,7 @@ impl Content for Services {
         let namespace = namespace(&request)?;
         let digest = Digest::parse(&request.get_ref().digest)?;
         self.store.remove_blob(namespace.clone(), digest).await?;
+        self.collector.note(true);
         let event = ContentDelete {
             digest: digest.to_string(),
         };

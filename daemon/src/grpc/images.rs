@@ -58,6 +58,7 @@ impl Images for Services {
             .store
             .create_image(namespace.clone(), wanted, moment)
             .await?;
+        self.collector.note(false);
         let event = ImageCreate {
             name: made.name.clone(),
             labels: made.labels.clone(),
@@ -79,6 +80,7 @@ impl Images for Services {
             .store
             .update_image(namespace.clone(), wanted, paths, moment)
             .await?;
+        self.collector.note(false);
         let event = ImageUpdate {
             name: made.name.clone(),
             labels: made.labels.clone(),
@@ -95,7 +97,10 @@ impl Images for Services {
             .await?;
         let event = ImageDelete { name };
         self.publish_image(&namespace, "/images/delete", "ImageDelete", &event);
-        let _ = sync;
+        self.collector.note(true);
+        if sync {
+            self.collector.collect().await?;
+        }
         Ok(Response::new(()))
     }
 }

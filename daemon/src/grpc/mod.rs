@@ -25,6 +25,7 @@ use tonic::{Request, Status};
 
 use crate::content::Content;
 use crate::exchange::Exchange;
+use crate::gc::Collector;
 use crate::shim::manager::Manager;
 use crate::store::Store;
 use crate::{ids, status};
@@ -36,6 +37,8 @@ pub struct Services {
     pub store: Store,
     /// Blobs.
     pub content: Content,
+    /// What removes what nobody needs.
+    pub collector: Collector,
     /// Tasks.
     pub manager: Arc<Manager>,
     /// Events.
@@ -124,8 +127,10 @@ mod tests {
             ..Config::default()
         };
         let store = Store::open(&dir.join("meta")).unwrap();
+        let content = Content::open(&dir.join("root"), store.clone()).unwrap();
         Services {
-            content: Content::open(&dir.join("root"), store.clone()).unwrap(),
+            collector: Collector::new(content.clone(), exchange.clone()),
+            content,
             store,
             manager: Arc::new(Manager::new(&config, surroundings, exchange.clone())),
             exchange,

@@ -7,6 +7,7 @@
 
 pub mod containers;
 pub mod content;
+pub mod garbage;
 pub mod images;
 pub mod leases;
 pub mod namespaces;
