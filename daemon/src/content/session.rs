@@ -161,13 +161,9 @@ impl Session {
     ) -> Result<WriteContentResponse, Status> {
         self.expect(&request.expected).await?;
         let total = size(request.total, "total")?;
-        if total > 0 && self.total > 0 && total != self.total {
-            return Err(status::invalid(format_args!(
-                "inconsistent total provided: {total} != {}",
-                self.total
-            )));
+        if total > 0 {
+            self.total = total;
         }
-        self.total = self.total.max(total);
         let action = WriteAction::try_from(request.action)
             .map_err(|_| status::unimplemented(format_args!("write action {}", request.action)))?;
         let mut answer = self.progress();

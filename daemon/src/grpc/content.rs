@@ -57,12 +57,11 @@ fn wanted(request: &ReadContentRequest, length: u64) -> Result<(u64, u64), Statu
         Ok(0) | Err(_) => length.saturating_sub(offset),
         Ok(size) => size,
     };
-    match offset.checked_add(size) {
-        Some(end) if end <= length && offset <= length => Ok((offset, size)),
-        _ => Err(Status::out_of_range(format!(
-            "read past object length {length} bytes: out of range"
-        ))),
+    if offset > length {
+        let text = format!("read past object length {length} bytes: out of range");
+        return Err(Status::out_of_range(text));
     }
+    Ok((offset, size.min(length - offset)))
 }
 
 impl Services {
@@ -75,7 +74,7 @@ impl Services {
         answers: &mpsc::Sender<Result<WriteContentResponse, Status>>,
     ) -> Result<(), Status> {
         let Some(first) = requests.message().await? else {
-            return Ok(());
+            return Err(Status::unknown("the stream ended before its first message"));
         };
         let content = self.content.clone();
         let mut session = Session::open(content, namespace.clone(), lease, &first).await?;
