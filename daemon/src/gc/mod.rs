@@ -63,11 +63,15 @@ impl Collector {
     /// Collects whenever `thresholds` say so, for ever.
     pub async fn run(self, thresholds: Thresholds) {
         tokio::time::sleep(thresholds.startup).await;
+        let mut ready = false;
         loop {
             let began = Instant::now();
-            if let Err(refusal) = self.collect().await {
-                log::error!("garbage collection: {}", refusal.message());
+            match self.collect().await {
+                Ok(()) if !ready => log::info!("collector ready"),
+                Ok(()) => {}
+                Err(refusal) => log::error!("garbage collection: {}", refusal.message()),
             }
+            ready = true;
             tokio::time::sleep(thresholds.pause_after(began.elapsed())).await;
             loop {
                 let mutations = self.shared.mutations.load(Ordering::Relaxed);
