@@ -18,10 +18,14 @@ mod generated {
 
 pub use generated::containerd::events;
 pub use generated::containerd::services::containers::v1 as containers;
+pub use generated::containerd::services::content::v1 as content;
+pub use generated::containerd::services::diff::v1 as diff;
 pub use generated::containerd::services::events::v1 as events_service;
+pub use generated::containerd::services::images::v1 as images;
 pub use generated::containerd::services::introspection::v1 as introspection;
 pub use generated::containerd::services::leases::v1 as leases;
 pub use generated::containerd::services::namespaces::v1 as namespaces;
+pub use generated::containerd::services::snapshots::v1 as snapshots;
 pub use generated::containerd::services::tasks::v1 as tasks;
 pub use generated::containerd::services::version::v1 as version;
 pub use generated::containerd::types;

@@ -68,6 +68,34 @@ pub fn check_topic(topic: &str) -> Result<(), Status> {
     path.split('/').try_for_each(check)
 }
 
+/// Changes the labels that `paths` names (`labels` or `labels.KEY`) to those of `wanted`; all when
+/// it is empty. `refusal` words what another path is answered with.
+///
+/// # Errors
+/// `InvalidArgument` for another path, or a label that is too long.
+pub fn update_labels(
+    labels: &mut BTreeMap<String, String>,
+    wanted: &BTreeMap<String, String>,
+    paths: &[String],
+    refusal: impl Fn(&str) -> String,
+) -> Result<(), Status> {
+    if paths.is_empty() {
+        labels.clone_from(wanted);
+    }
+    for path in paths {
+        if path == "labels" {
+            labels.clone_from(wanted);
+        } else if let Some(key) = path.strip_prefix("labels.") {
+            let value = wanted.get(key).cloned().unwrap_or_default();
+            labels.insert(key.to_owned(), value);
+        } else {
+            return Err(status::invalid(refusal(path)));
+        }
+    }
+    labels.retain(|_, value| !value.is_empty());
+    check_labels(labels)
+}
+
 /// Puts `labels` into the form they are stored in: a label set to nothing is no label.
 pub fn without_empty(mut labels: BTreeMap<String, String>) -> BTreeMap<String, String> {
     labels.retain(|_, value| !value.is_empty());

@@ -8,9 +8,11 @@
 pub mod bundle;
 pub mod cli;
 pub mod config;
+pub mod content;
 pub mod convert;
 pub mod exchange;
 pub mod filter;
+pub mod gc;
 pub mod grpc;
 pub mod ids;
 pub mod log;

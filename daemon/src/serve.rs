@@ -16,7 +16,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_stream::wrappers::UnixListenerStream;
 
 use crate::config::Config;
+use crate::content::Content;
 use crate::exchange::Exchange;
+use crate::gc::Collector;
+use crate::gc::scheduler::Thresholds;
 use crate::grpc::{self, Services};
 use crate::shim::manager::Manager;
 use crate::shim::process::Surroundings;
@@ -48,8 +51,13 @@ pub async fn serve(config: Config) -> Result<(), String> {
     };
     let ttrpc_address = surroundings.ttrpc_address();
     let manager = Arc::new(Manager::new(&config, surroundings, exchange.clone()));
+    let content = Content::open(&config.root, store.clone())
+        .map_err(|refusal| refusal.message().to_owned())?;
+    let collector = Collector::new(content.clone(), exchange.clone());
     let services = Services {
         store,
+        collector: collector.clone(),
+        content,
         manager: manager.clone(),
         exchange,
         uuid: uuid.into(),
@@ -68,6 +76,7 @@ pub async fn serve(config: Config) -> Result<(), String> {
         ttrpc_address.display()
     );
     crate::notify::systemd("READY=1");
+    tokio::spawn(collector.run(Thresholds::default()));
 
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;

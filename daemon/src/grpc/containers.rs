@@ -118,6 +118,7 @@ impl Containers for Services {
         self.store
             .delete_container(namespace.clone(), id.clone())
             .await?;
+        self.collector.note(true);
         let event = ContainerDelete { id };
         self.exchange
             .publish_message(&namespace, "/containers/delete", "ContainerDelete", &event);

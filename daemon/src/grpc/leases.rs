@@ -1,5 +1,4 @@
-//! Leases: `containerd.services.leases.v1`. Nothing is collected yet, so a `sync` deletion has
-//! nothing to wait for.
+//! Leases: `containerd.services.leases.v1`.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -41,9 +40,12 @@ impl Leases for Services {
 
     async fn delete(&self, request: Request<DeleteRequest>) -> Result<Response<()>, Status> {
         let namespace = namespace(&request)?;
-        self.store
-            .delete_lease(namespace, request.into_inner().id)
-            .await?;
+        let DeleteRequest { id, sync } = request.into_inner();
+        self.store.delete_lease(namespace, id).await?;
+        self.collector.note(true);
+        if sync {
+            self.collector.collect().await?;
+        }
         Ok(Response::new(()))
     }
 

@@ -2,7 +2,9 @@
 //! exchange, and write answers. Rules are there, not here.
 
 mod containers;
+mod content;
 mod events;
+mod images;
 mod introspection;
 mod leases;
 mod namespaces;
@@ -11,8 +13,9 @@ mod tasks;
 use std::sync::Arc;
 
 use core_api::{
-    containers::containers_server::ContainersServer, events_service::events_server::EventsServer,
-    health::health_server::HealthServer, introspection::introspection_server::IntrospectionServer,
+    containers::containers_server::ContainersServer, content::content_server::ContentServer,
+    events_service::events_server::EventsServer, health::health_server::HealthServer,
+    images::images_server::ImagesServer, introspection::introspection_server::IntrospectionServer,
     leases::leases_server::LeasesServer, namespaces::namespaces_server::NamespacesServer,
     tasks::tasks_server::TasksServer, version::version_server::VersionServer,
 };
@@ -20,7 +23,9 @@ use tonic::transport::Server;
 use tonic::transport::server::Router;
 use tonic::{Request, Status};
 
+use crate::content::Content;
 use crate::exchange::Exchange;
+use crate::gc::Collector;
 use crate::shim::manager::Manager;
 use crate::store::Store;
 use crate::{ids, status};
@@ -30,6 +35,10 @@ use crate::{ids, status};
 pub struct Services {
     /// Metadata.
     pub store: Store,
+    /// Blobs.
+    pub content: Content,
+    /// What removes what nobody needs.
+    pub collector: Collector,
     /// Tasks.
     pub manager: Arc<Manager>,
     /// Events.
@@ -53,6 +62,8 @@ pub fn router(services: &Services, receive: usize, send: usize) -> Router {
         .add_service(limited!(IntrospectionServer))
         .add_service(limited!(NamespacesServer))
         .add_service(limited!(ContainersServer))
+        .add_service(limited!(ContentServer))
+        .add_service(limited!(ImagesServer))
         .add_service(limited!(LeasesServer))
         .add_service(limited!(TasksServer))
         .add_service(limited!(EventsServer))
@@ -73,6 +84,13 @@ fn namespace<T>(request: &Request<T>) -> Result<String, Status> {
     };
     ids::check(name)?;
     Ok(name.to_owned())
+}
+
+/// The lease that is to hold what a request writes, if it names one.
+fn lease<T>(request: &Request<T>) -> Option<String> {
+    let named = request.metadata().get("containerd-lease")?;
+    let named = named.to_str().ok().filter(|name| !name.is_empty());
+    named.map(str::to_owned)
 }
 
 /// A part of a request without which it makes no sense.
@@ -108,8 +126,12 @@ mod tests {
             state: dir.join("state"),
             ..Config::default()
         };
+        let store = Store::open(&dir.join("meta")).unwrap();
+        let content = Content::open(&dir.join("root"), store.clone()).unwrap();
         Services {
-            store: Store::open(&dir.join("meta")).unwrap(),
+            collector: Collector::new(content.clone(), exchange.clone()),
+            content,
+            store,
             manager: Arc::new(Manager::new(&config, surroundings, exchange.clone())),
             exchange,
             uuid: "uuid".into(),

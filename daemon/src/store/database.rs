@@ -15,11 +15,20 @@ use redb::{
 };
 use tonic::Status;
 
+use super::content::{BLOBS, CONTENT};
+use super::images::IMAGES;
 use super::open::{self, Trouble};
 use super::{CONTAINERS, Failure, LEASE_RESOURCES, LEASES, NAMESPACES};
 
-const TABLES: [TableDefinition<'_, &str, &[u8]>; 4] =
-    [NAMESPACES, CONTAINERS, LEASES, LEASE_RESOURCES];
+const TABLES: [TableDefinition<'_, &str, &[u8]>; 7] = [
+    NAMESPACES,
+    CONTAINERS,
+    LEASES,
+    LEASE_RESOURCES,
+    CONTENT,
+    BLOBS,
+    IMAGES,
+];
 /// How many writes may share one commit to the disk, so that the first of them waits no longer
 /// than it must.
 const TOGETHER: usize = 32;

@@ -7,7 +7,10 @@
 //! are short and come from the page cache. ADR 0008 says why it is redb, and how it is used.
 
 pub mod containers;
+pub mod content;
 mod database;
+pub mod garbage;
+pub mod images;
 pub mod leases;
 pub mod namespaces;
 mod open;

@@ -7,6 +7,8 @@ use prost::Message;
 use redb::{ReadableTable, WriteTransaction};
 use tonic::Status;
 
+use super::content::CONTENT;
+use super::images::IMAGES;
 use super::{CONTAINERS, Failure, LEASE_RESOURCES, LEASES, NAMESPACES, Store, below, decode};
 use crate::{ids, status};
 
@@ -128,18 +130,27 @@ impl Store {
     /// Removes a namespace, and the leases in it, which hold nothing then.
     ///
     /// # Errors
-    /// `NotFound`; `FailedPrecondition` while there are containers in it.
+    /// `NotFound`; `FailedPrecondition` while there are images, blobs or containers in it.
     pub async fn delete_namespace(&self, name: String) -> Result<(), Status> {
         self.write(move |transaction| {
             let (from, to) = below(&name);
-            let containers = transaction.open_table(CONTAINERS)?;
-            if containers
-                .range(from.as_str()..to.as_str())?
-                .next()
-                .is_some()
-            {
-                let text = format!("namespace {name:?} must be empty, but it still has containers");
-                return Err(status::precondition(text).into());
+            let mut left = Vec::new();
+            for (table, name) in [
+                (IMAGES, "images"),
+                (CONTENT, "blobs"),
+                (CONTAINERS, "containers"),
+            ] {
+                let table = transaction.open_table(table)?;
+                if table.range(from.as_str()..to.as_str())?.next().is_some() {
+                    left.push(name);
+                }
+            }
+            if !left.is_empty() {
+                return Err(status::precondition(format_args!(
+                    "namespace {name:?} must be empty, but it still has {}",
+                    left.join(", ")
+                ))
+                .into());
             }
             if transaction
                 .open_table(NAMESPACES)?

@@ -119,6 +119,65 @@ impl Peer {
     }
 }
 
+impl Peer {
+    /// Sends all of `messages` in one stream, then its end, and answers what came back: messages,
+    /// and the refusal at the end if there was one. `lease` holds what is written.
+    pub async fn converse<A, R>(
+        &self,
+        method: &str,
+        lease: Option<&str>,
+        messages: Vec<A>,
+    ) -> (Vec<R>, Result<(), Status>)
+    where
+        A: Message + Send + Sync + 'static,
+        R: Message + Default + Send + Sync + 'static,
+    {
+        let codec = ProstCodec::<A, R>::default();
+        let mut request = self.request(tokio_stream::iter(messages));
+        if let Some(lease) = lease {
+            let value = lease.parse().unwrap();
+            request.metadata_mut().insert("containerd-lease", value);
+        }
+        let answers = self
+            .grpc()
+            .await
+            .streaming(request, path(method), codec)
+            .await;
+        let mut answers = match answers {
+            Ok(answers) => answers.into_inner(),
+            Err(refusal) => return (Vec::new(), Err(refusal)),
+        };
+        let mut all = Vec::new();
+        loop {
+            match answers.message().await {
+                Ok(Some(message)) => all.push(message),
+                Ok(None) => return (all, Ok(())),
+                Err(refusal) => return (all, Err(refusal)),
+            }
+        }
+    }
+}
+
+impl Peer {
+    /// Opens a stream of messages both ways; what `messages` receives is sent.
+    pub async fn open<A, R>(
+        &self,
+        method: &str,
+        messages: tokio::sync::mpsc::Receiver<A>,
+    ) -> Result<tonic::Streaming<R>, Status>
+    where
+        A: Message + Send + Sync + 'static,
+        R: Message + Default + Send + Sync + 'static,
+    {
+        let codec = ProstCodec::<A, R>::default();
+        let messages = tokio_stream::wrappers::ReceiverStream::new(messages);
+        let request = self.request(messages);
+        let mut grpc = self.grpc().await;
+        let answers = grpc.streaming(request, path(method), codec).await;
+        answers.map(Response::into_inner)
+    }
+}
+
 fn path(method: &str) -> PathAndQuery {
     let whole = if method.starts_with("grpc.") {
         format!("/{method}")

@@ -1,0 +1,341 @@
+//! Blobs and uploads beside Debian's containerd: both daemons are asked the same and must answer
+//! the same codes; and what a daemon that is killed leaves of an upload.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test ends where something is not as it must be"
+)]
+
+#[path = "common/api.rs"]
+mod api;
+mod common;
+
+use std::fs;
+
+use api::{Peer, Reference, code};
+use common::{Bed, Shims};
+use core_api::content::{
+    AbortRequest, DeleteContentRequest, Info, InfoRequest, InfoResponse, ReadContentRequest,
+    ReadContentResponse, StatusRequest, StatusResponse, UpdateRequest, UpdateResponse, WriteAction,
+    WriteContentRequest, WriteContentResponse,
+};
+use core_api::{FieldMask, leases};
+use sha2::{Digest, Sha256};
+use tonic::Code;
+
+fn digest(data: &[u8]) -> String {
+    let hash = Sha256::digest(data);
+    let hex: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("sha256:{hex}")
+}
+
+fn message(action: WriteAction, reference: &str) -> WriteContentRequest {
+    WriteContentRequest {
+        action: action.into(),
+        r#ref: reference.to_owned(),
+        ..WriteContentRequest::default()
+    }
+}
+
+fn data(reference: &str, offset: i64, data: &[u8]) -> WriteContentRequest {
+    WriteContentRequest {
+        offset,
+        data: data.to_vec(),
+        ..message(WriteAction::Write, reference)
+    }
+}
+
+fn commit(reference: &str, offset: i64, total: i64, expected: &str) -> WriteContentRequest {
+    WriteContentRequest {
+        offset,
+        total,
+        expected: expected.to_owned(),
+        ..message(WriteAction::Commit, reference)
+    }
+}
+
+/// What is compared of a conversation: offsets, totals and digests, and the code of its end.
+async fn write(peer: &Peer, lease: Option<&str>, messages: Vec<WriteContentRequest>) -> String {
+    let (answers, end): (Vec<WriteContentResponse>, _) = peer
+        .converse("content.v1.Content/Write", lease, messages)
+        .await;
+    let mut told: Vec<String> = answers
+        .iter()
+        .map(|a| format!("{} {} {}", a.action, a.offset, a.digest))
+        .collect();
+    // containerd says its last word twice when the client has ended, and the total only with STAT.
+    told.dedup();
+    format!("{told:?} then {:?}", code(&end))
+}
+
+async fn read(peer: &Peer, digest: &str, offset: i64, size: i64) -> Result<Vec<u8>, Code> {
+    let request = ReadContentRequest {
+        digest: digest.to_owned(),
+        offset,
+        size,
+    };
+    let mut stream = peer
+        .stream::<_, ReadContentResponse>("content.v1.Content/Read", request)
+        .await
+        .map_err(|refusal| refusal.code())?;
+    let mut all = Vec::new();
+    while let Some(part) = stream.message().await.map_err(|refusal| refusal.code())? {
+        all.extend(part.data);
+    }
+    Ok(all)
+}
+
+async fn unary<A, R>(peer: &Peer, method: &str, request: A) -> Code
+where
+    A: prost::Message + 'static,
+    R: prost::Message + Default + std::fmt::Debug + 'static,
+{
+    let answer: Result<R, _> = peer
+        .call(&format!("content.v1.Content/{method}"), request)
+        .await;
+    code(&answer)
+}
+
+/// Everything a client may do with an upload, good and bad; one line each.
+async fn everything(peer: &Peer) -> Vec<String> {
+    use WriteAction::Stat;
+    let mut said = Vec::new();
+    let lease = leases::CreateRequest {
+        id: "l".to_owned(),
+        ..leases::CreateRequest::default()
+    };
+    let elsewhere = peer.of("elsewhere");
+    for peer in [peer, &elsewhere] {
+        let made: Result<leases::CreateResponse, _> =
+            peer.call("leases.v1.Leases/Create", lease.clone()).await;
+        made.unwrap();
+    }
+    let lease = Some("l");
+    let hello = digest(b"hello");
+    said.push(write(peer, lease, vec![message(Stat, "")]).await);
+    said.push(write(peer, lease, vec![]).await);
+    said.push(write(peer, Some("none"), vec![message(Stat, "r0")]).await);
+    said.push(write(peer, lease, vec![message(Stat, "r1"), data("r1", 0, b"he")]).await);
+    said.push(
+        write(
+            peer,
+            lease,
+            vec![message(Stat, "r1"), data("r1", 2, b"llo")],
+        )
+        .await,
+    );
+    said.push(write(peer, lease, vec![data("r1", 2, b"xxx")]).await);
+    let status = |reference: &str| StatusRequest {
+        r#ref: reference.to_owned(),
+    };
+    said.push(format!(
+        "{:?}",
+        unary::<_, StatusResponse>(peer, "Status", status("r1")).await
+    ));
+    said.push(format!(
+        "{:?}",
+        unary::<_, StatusResponse>(peer, "Status", status("r9")).await
+    ));
+    said.push(write(peer, lease, vec![commit("r1", 5, 6, &hello)]).await);
+    said.push(write(peer, lease, vec![commit("r1", 5, 5, &hello)]).await);
+    said.push(
+        write(
+            peer,
+            lease,
+            vec![message(Stat, "r2"), commit("r2", 0, 0, &hello)],
+        )
+        .await,
+    );
+    let again = WriteContentRequest {
+        expected: hello.clone(),
+        ..message(Stat, "r3")
+    };
+    said.push(write(peer, lease, vec![again.clone()]).await);
+    let other = [again.clone(), commit("r3", 0, 0, &digest(b"other"))];
+    said.push(write(peer, lease, other.into()).await);
+    said.push(write(&elsewhere, lease, vec![again.clone()]).await);
+    let shared = vec![again, commit("r3", 5, 5, &hello)];
+    said.push(write(&elsewhere, lease, shared).await);
+    let wrong = vec![data("r4", 0, b"abc"), commit("r4", 3, 3, &digest(b"abd"))];
+    said.push(write(peer, lease, wrong).await);
+    let totals = vec![
+        WriteContentRequest {
+            total: 5,
+            ..message(Stat, "r5")
+        },
+        WriteContentRequest {
+            total: 6,
+            ..message(Stat, "r5")
+        },
+    ];
+    said.push(write(peer, lease, totals).await);
+    said.push(
+        write(
+            peer,
+            lease,
+            vec![data("r6", 0, b"abc"), data("r6", 0, b"d")],
+        )
+        .await,
+    );
+    said.push(write(peer, lease, vec![commit("empty", 0, 0, "")]).await);
+
+    for (offset, size) in [
+        (0, 0),
+        (1, 2),
+        (5, 0),
+        (0, 6),
+        (6, 0),
+        (4, 1),
+        (-1, 0),
+        (0, -1),
+    ] {
+        said.push(format!("{:?}", read(peer, &hello, offset, size).await));
+    }
+    said.push(format!("{:?}", read(peer, &digest(b"none"), 0, 0).await));
+    said.push(format!("{:?}", read(peer, "nonsense", 0, 0).await));
+    for (digest, paths) in [
+        (hello.as_str(), vec!["labels.a"]),
+        (&hello, vec!["size"]),
+        (&hello, vec![]),
+        (&digest(b"none"), vec![]),
+        ("nonsense", vec![]),
+    ] {
+        let info = Info {
+            digest: digest.to_owned(),
+            labels: [("a".to_owned(), "b".to_owned())].into(),
+            ..Info::default()
+        };
+        let request = UpdateRequest {
+            info: Some(info),
+            update_mask: Some(FieldMask {
+                paths: paths.into_iter().map(str::to_owned).collect(),
+            }),
+        };
+        said.push(format!(
+            "{:?}",
+            unary::<_, UpdateResponse>(peer, "Update", request).await
+        ));
+    }
+    let of = |digest: &str| InfoRequest {
+        digest: digest.to_owned(),
+    };
+    for known in [hello.as_str(), &digest(b"none"), "nonsense", ""] {
+        said.push(format!(
+            "{:?}",
+            unary::<_, InfoResponse>(peer, "Info", of(known)).await
+        ));
+    }
+    for reference in ["r4", "r4", "nothing", ""] {
+        let request = AbortRequest {
+            r#ref: reference.to_owned(),
+        };
+        said.push(format!(
+            "{:?}",
+            unary::<_, ()>(peer, "Abort", request).await
+        ));
+    }
+    for gone in [hello.as_str(), &hello, "nonsense"] {
+        let request = DeleteContentRequest {
+            digest: gone.to_owned(),
+        };
+        said.push(format!(
+            "{:?}",
+            unary::<_, ()>(peer, "Delete", request).await
+        ));
+    }
+    let info: Result<InfoResponse, _> = elsewhere.call("content.v1.Content/Info", of(&hello)).await;
+    said.push(format!(
+        "{:?}",
+        info.map(|answer| answer.info.unwrap().size)
+    ));
+    said
+}
+
+#[tokio::test]
+async fn both_daemons_answer_the_same() {
+    let bed = Bed::new(Shims::Ours);
+    let reference = Reference::new("");
+    let ours = everything(&Peer::connect(&bed.address(), "content").await).await;
+    let theirs = everything(&Peer::connect(&reference.address(), "content").await).await;
+    let differ: Vec<_> = ours
+        .iter()
+        .zip(&theirs)
+        .enumerate()
+        .filter(|(_, (ours, theirs))| ours != theirs)
+        .collect();
+    assert!(differ.is_empty(), "ours is left: {differ:#?}");
+    assert_eq!(ours.len(), theirs.len());
+}
+
+#[tokio::test]
+async fn a_digest_that_is_none_is_refused_before_anything_is_sent() {
+    let bed = Bed::new(Shims::Ours);
+    let peer = Peer::connect(&bed.address(), "content").await;
+    let bad = WriteContentRequest {
+        expected: "sha256:xyz".to_owned(),
+        ..message(WriteAction::Stat, "r")
+    };
+    assert_eq!(
+        write(&peer, None, vec![bad]).await,
+        "[] then InvalidArgument"
+    );
+}
+
+#[tokio::test]
+async fn an_upload_goes_on_where_a_killed_daemon_left_it() {
+    let mut bed = Bed::new(Shims::Ours);
+    let blob: Vec<u8> = (0..3_000_000_u32)
+        .map(|n| n.to_le_bytes()[n as usize % 2])
+        .collect();
+    let wanted = digest(&blob);
+    let peer = Peer::connect(&bed.address(), "content").await;
+    write(&peer, None, vec![data("r", 0, &blob[..2_000_000])]).await;
+    bed.kill();
+    bed.start();
+    let peer = Peer::connect(&bed.address(), "content").await;
+    let stat = write(&peer, None, vec![message(WriteAction::Stat, "r")]).await;
+    assert!(stat.contains("0 2000000 sha256:"), "{stat}");
+    let rest = data("r", 2_000_000, &blob[2_000_000..]);
+    let end = commit("r", 3_000_000, 3_000_000, &wanted);
+    let done = write(&peer, None, vec![rest, end]).await;
+    assert!(done.ends_with("then Ok"), "{done}");
+    bed.kill();
+    bed.start();
+    let peer = Peer::connect(&bed.address(), "content").await;
+    // Nothing holds the blob, so the collector may have been faster than the reader.
+    match read(&peer, &wanted, 0, 0).await {
+        Ok(found) => assert!(found == blob),
+        Err(code) => assert_eq!(code, Code::NotFound),
+    }
+    let ingests = bed
+        .dir
+        .path()
+        .join("root/io.containerd.content.v1.content/ingest");
+    assert_eq!(
+        fs::read_dir(ingests).unwrap().count(),
+        0,
+        "the upload is gone"
+    );
+}
+
+#[tokio::test]
+async fn an_upload_has_one_writer() {
+    let bed = Bed::new(Shims::Ours);
+    let peer = Peer::connect(&bed.address(), "content").await;
+    let (sender, receiver) = tokio::sync::mpsc::channel(1);
+    sender.send(data("r", 0, b"abc")).await.unwrap();
+    let mut first = peer
+        .open::<_, WriteContentResponse>("content.v1.Content/Write", receiver)
+        .await
+        .unwrap();
+    assert_eq!(first.message().await.unwrap().unwrap().offset, 3);
+    let second = write(&peer, None, vec![message(WriteAction::Stat, "r")]).await;
+    assert_eq!(second, "[] then Unavailable");
+    // A client that goes away leaves its data to the next one.
+    drop((sender, first));
+    let mut stat = String::new();
+    while !stat.contains("0 3 ") {
+        stat = write(&peer, None, vec![message(WriteAction::Stat, "r")]).await;
+        tokio::task::yield_now().await;
+    }
+}
