@@ -17,6 +17,7 @@ mod generated {
 }
 
 pub use generated::containerd::events;
+pub use generated::containerd::runc::v1 as runc_options;
 pub use generated::containerd::services::containers::v1 as containers;
 pub use generated::containerd::services::events::v1 as events_service;
 pub use generated::containerd::services::introspection::v1 as introspection;
