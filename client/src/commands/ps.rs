@@ -96,7 +96,7 @@ impl Row {
     /// What it does, in one word, and its exit status when it has ended.
     fn status(&self) -> (&'static str, Option<u32>) {
         let Some(task) = &self.task else {
-            return ("not started", None);
+            return ("not running", None);
         };
         match task.status() {
             Status::Unknown => ("unknown", None),

@@ -42,21 +42,18 @@ impl Rm {
                 container: id,
                 exec: String::new(),
             };
-            tell(&mut all, remove(&first, self.force, true).await);
+            tell(&mut all, remove(&first, self.force).await);
         }
         all
     }
 }
 
-/// Removes what there is of a container: its task, and with `record` its record.
+/// Removes what there is of a container: its task and its record.
 ///
 /// # Errors
 /// It runs and there is no `force`, it does not end, or it is not there at all.
-pub(super) async fn remove(first: &Process, force: bool, record: bool) -> Result<()> {
+pub(super) async fn remove(first: &Process, force: bool) -> Result<()> {
     let had_task = remove_task(first, force).await?;
-    if !record {
-        return Ok(());
-    }
     let connection = &first.connection;
     let deleted = connection.persist(|| async {
         let id = first.container.clone();

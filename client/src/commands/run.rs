@@ -142,9 +142,11 @@ impl Run {
             return self.leave(&first, &mut signals, log).await;
         }
         let ended = self.attend(&first, &mut signals).await;
-        // What could not run is of no use; nor is what was asked to go.
-        let removed = remove(&first, true, self.rm || ended.is_err()).await;
-        if let Err(error) = removed {
+        // What could not run is of no use; nor is what was asked to go. Else it stays, with its
+        // exit code, until it is removed.
+        if (self.rm || ended.is_err())
+            && let Err(error) = remove(&first, true).await
+        {
             // How it ended counts all the same.
             output::complain(&error);
         }
@@ -259,7 +261,7 @@ impl Run {
         match started.await {
             Ok(Some(())) => output::say(&first.container).map(|()| ExitCode::SUCCESS),
             stopped => {
-                let removed = remove(first, true, true).await;
+                let removed = remove(first, true).await;
                 stopped?;
                 removed?;
                 Ok(ExitCode::from(crate::cli::RUN_FAILED))
