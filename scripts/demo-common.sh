@@ -35,7 +35,7 @@ wait_for() {
 shim_pids() {
     local cmdline arguments pid
     for cmdline in /proc/[0-9]*/cmdline; do
-        arguments=$(tr '\0' ' ' <"$cmdline" 2>/dev/null) || continue
+        arguments=$({ tr '\0' ' ' <"$cmdline"; } 2>/dev/null) || continue
         case $arguments in
         *" -address $address "*)
             pid=${cmdline#/proc/}

@@ -95,7 +95,7 @@ impl Exec {
             fifos.map(Fifos::attach).transpose()
         };
         match unless_ended(&mut signals, steps).await {
-            Ok(Some(None)) => return Ok(ExitCode::SUCCESS),
+            Ok(Some(None)) => Ok(ExitCode::SUCCESS),
             Ok(Some(Some(mut relays))) => {
                 let ended = attach(&process, &mut relays, &mut signals, streams).await;
                 // How it ended counts, even if what is left of it cannot be removed.
