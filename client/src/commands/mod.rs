@@ -1,0 +1,53 @@
+//! The commands, one per file.
+
+pub(crate) mod events;
+pub(crate) mod exec;
+pub(crate) mod inspect;
+pub(crate) mod kill;
+pub(crate) mod ps;
+pub(crate) mod rm;
+pub(crate) mod run;
+pub(crate) mod version;
+
+use std::process::ExitCode;
+
+use crate::cli::{Cli, Command};
+use crate::connection::Connection;
+use crate::error::{Error, Result};
+use crate::output;
+
+/// Carries out what the command line says; answers the exit code.
+///
+/// # Errors
+/// Those of the command.
+pub(crate) async fn run(cli: Cli) -> Result<ExitCode> {
+    let daemon = &cli.daemon;
+    match cli.command {
+        Command::Run(run) => run.execute(daemon).await,
+        Command::Exec(exec) => exec.execute(&Connection::open(daemon).await?).await,
+        Command::Ps(ps) => done(ps.execute(&Connection::open(daemon).await?).await),
+        Command::Kill(kill) => done(kill.execute(&Connection::open(daemon).await?).await),
+        Command::Rm(rm) => done(rm.execute(&Connection::open(daemon).await?).await),
+        Command::Inspect(inspect) => done(inspect.execute(&Connection::open(daemon).await?).await),
+        Command::Events(events) => done(events.execute(&Connection::open(daemon).await?).await),
+        Command::Version(version) => done(version.execute(daemon).await),
+    }
+}
+
+fn done(result: Result<()>) -> Result<ExitCode> {
+    result.map(|()| ExitCode::SUCCESS)
+}
+
+/// An exit status of a process as ours.
+fn exit_code(status: u32) -> ExitCode {
+    ExitCode::from(u8::try_from(status).unwrap_or(u8::MAX))
+}
+
+/// Passes on whether something was done to one of several things; a failure is told at once, and
+/// the others go on.
+fn tell(all: &mut Result<()>, one: Result<()>) {
+    if let Err(error) = one {
+        output::complain(&error);
+        *all = Err(Error::Told);
+    }
+}

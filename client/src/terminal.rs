@@ -1,0 +1,49 @@
+//! Our own terminal, while it stands for that of a container's process.
+
+use std::io::{self, IsTerminal};
+
+use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
+
+use crate::error::{Context, Result};
+
+/// The terminal on stdin in raw mode: keys go to the container as they come. Dropping it sets the
+/// terminal back.
+#[derive(Debug)]
+pub(crate) struct RawMode(Termios);
+
+impl RawMode {
+    /// Sets the mode.
+    ///
+    /// # Errors
+    /// Stdin is no terminal.
+    pub(crate) fn set() -> Result<Self> {
+        let stdin = io::stdin();
+        let before = tcgetattr(&stdin).map_err(io::Error::from).about("stdin")?;
+        let mut raw = before.clone();
+        raw.make_raw();
+        tcsetattr(&stdin, OptionalActions::Drain, &raw)
+            .map_err(io::Error::from)
+            .about("stdin")?;
+        Ok(Self(before))
+    }
+}
+
+impl Drop for RawMode {
+    fn drop(&mut self) {
+        // A terminal that hung up meanwhile needs no mode.
+        let _ = tcsetattr(io::stdin(), OptionalActions::Drain, &self.0);
+    }
+}
+
+/// Columns and rows of the terminal that we write to, or else read from.
+pub(crate) fn size() -> Option<(u32, u32)> {
+    let size = tcgetwinsize(io::stdout())
+        .or_else(|_| tcgetwinsize(io::stdin()))
+        .ok()?;
+    (size.ws_col > 0 && size.ws_row > 0).then(|| (size.ws_col.into(), size.ws_row.into()))
+}
+
+/// Whether a person types.
+pub(crate) fn is_interactive() -> bool {
+    io::stdin().is_terminal()
+}
