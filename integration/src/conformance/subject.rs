@@ -38,15 +38,6 @@ impl Subject {
         })
     }
 
-    /// The version of the task API to talk to it: the existing Rust shim serves v3 only.
-    pub fn task_api(&self) -> &'static str {
-        if self.kind.starts_with("rust-") {
-            "v3"
-        } else {
-            "v2"
-        }
-    }
-
     /// Whether a failed check is a failure of the run: ours and Go's have their differences
     /// listed, any other shim is only shown.
     pub fn judged(&self) -> bool {
