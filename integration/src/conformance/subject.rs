@@ -54,8 +54,10 @@ fn kind_of(name: &str, version: &str) -> &'static str {
         "rust-v2"
     } else if v1 {
         "wherry-v1"
-    } else {
+    } else if name.contains("runc-v2") {
         "wherry-v2"
+    } else {
+        "other"
     }
 }
 
@@ -74,5 +76,6 @@ mod tests {
             "wherry-v2"
         );
         assert_eq!(kind_of("containerd-shim-runc-v2-rs", ""), "rust-v2");
+        assert_eq!(kind_of("containerd-shim-foreign-v1", ""), "other");
     }
 }
