@@ -69,12 +69,18 @@ programs: toolchain ## Build the core daemon wherryd and the command wherry: rel
 	ls -l $(addprefix $(PROGRAMS)/,wherryd wherry)
 
 .PHONY: test
-test: deps-test nextest build ## Install what the tests need, and run them all (as root)
+test: deps-test nextest build foreign-shim ## Install what the tests need, and run them all (as root)
 	@scripts/need-root.sh "the tests run real containers"
 	echo "== Examples in the documentation"
 	$(CARGO) test --locked --workspace --doc --quiet
 	echo "== Tests, with the shims in $(SHIM_DIR)"
 	$(CARGO) nextest run --locked --workspace --no-fail-fast
+
+# Small, of a crate of its own with its own lock file; it shares what is built already.
+.PHONY: foreign-shim
+foreign-shim: toolchain ## Build the small shim that is not ours, which tests of engines load
+	@$(CARGO) build --locked --quiet --manifest-path integration/foreign-shim/Cargo.toml --target-dir "$(TARGET_DIR)"
+	install -D "$(TARGET_DIR)/debug/containerd-shim-foreign-v1" "$(TOOLS)/bin/containerd-shim-foreign-v1"
 
 .PHONY: bench
 bench: deps-test build ## Measure our shim beside Go's and the bare runtime (some minutes; QUICK=1: one or two)
@@ -126,8 +132,10 @@ unit: toolchain ## Run only the tests that need no engine and no root
 lint: toolchain deny ## Check format, lints, and what is linked in
 	@echo "== Format"
 	$(CARGO) fmt --all --check
+	$(CARGO) fmt --manifest-path integration/foreign-shim/Cargo.toml --check
 	echo "== Lints"
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	$(CARGO) clippy --locked --manifest-path integration/foreign-shim/Cargo.toml --target-dir "$(TARGET_DIR)" -- -D warnings
 	echo "== Tests that the threat model names"
 	scripts/check-threat-model.sh
 	echo "== Licences, sources and directions of dependencies"

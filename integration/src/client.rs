@@ -235,6 +235,11 @@ impl TaskClient {
         }
     }
 
+    /// The name of the service that this client speaks.
+    pub fn service_name(&self) -> &str {
+        &self.service
+    }
+
     /// Ends the connection under all clones, as a client does that dies.
     pub fn hang_up(&self) {
         self.connection.hang_up();

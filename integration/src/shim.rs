@@ -13,9 +13,9 @@ use protobuf::well_known_types::any::Any;
 use protobuf::{Message as _, MessageField};
 use serde::Deserialize;
 
-use crate::client::TaskClient;
+use crate::client::{TASK_V2, TASK_V3, TaskClient};
+use crate::host;
 use crate::wait::{SHORT, eventually};
-use crate::{host, target};
 
 /// What the daemon writes to the standard input of `start`, by its generation.
 #[derive(Clone, Debug)]
@@ -113,6 +113,18 @@ impl Reply {
             return Self::Json(json);
         }
         Self::Bare(String::from_utf8_lossy(output).trim().to_owned())
+    }
+
+    /// The task service that the reply announces; a bare address is of the days before it could.
+    pub fn task_service(&self) -> &'static str {
+        match self {
+            Self::Json(JsonReply { version, .. }) | Self::Protobuf { version, .. }
+                if *version >= 3 =>
+            {
+                TASK_V3
+            }
+            _ => TASK_V2,
+        }
     }
 
     /// The address, whatever the form.
@@ -220,7 +232,7 @@ pub struct Shim {
     pub reply: Reply,
     /// The socket.
     pub socket: PathBuf,
-    /// The task client, v2.
+    /// The task client, of the version that the reply announces.
     pub task: TaskClient,
     /// The served process.
     pub pid: i32,
@@ -240,7 +252,7 @@ impl Shim {
         }
         let reply = Reply::parse(&outcome.output);
         let socket = socket_path(reply.address());
-        let task = TaskClient::connect(&socket, target::task_service())
+        let task = TaskClient::connect(&socket, reply.task_service())
             .unwrap_or_else(|e| panic!("connect to {}: {e}", socket.display()));
         let connected = task.connect_task(&request.id).expect("Connect never fails");
         Ok(Self {

@@ -91,14 +91,6 @@ pub fn find_in_path(name: &str) -> Option<PathBuf> {
         .find(|candidate| candidate.is_file())
 }
 
-/// The task service to talk to: `SHIM_TASK_API` (`v3`), else v2, which ours and Go's 1.x serve.
-pub fn task_service() -> &'static str {
-    match std::env::var("SHIM_TASK_API").as_deref() {
-        Ok("v3") => crate::client::TASK_V3,
-        _ => crate::client::TASK_V2,
-    }
-}
-
 /// Whether /sys/fs/cgroup itself is cgroup2; a hybrid machine counts as v1.
 pub fn cgroup_v2() -> bool {
     Path::new("/sys/fs/cgroup/cgroup.controllers").exists()

@@ -49,7 +49,8 @@ fn a_full_disk_under_the_bundle_is_told_and_rolled_back() {
 fn malformed_and_oversized_frames_end_at_most_their_connection() {
     let bed = Bed::new();
     let (bundle, shim) = bed.running("c1", &Spec::sleeper());
-    let good = request(1, TASK_V2, "State", 0, Vec::new()).encode();
+    let service = shim.task.service_name();
+    let good = request(1, service, "State", 0, Vec::new()).encode();
     let mut frames: Vec<(&str, Vec<u8>)> = vec![
         ("half a header", vec![0, 0, 0]),
         ("half a payload", good[..good.len() / 2].to_vec()),
@@ -64,7 +65,7 @@ fn malformed_and_oversized_frames_end_at_most_their_connection() {
         ("an unknown type", Frame::header(0, 1, 99, 0).to_vec()),
         (
             "an even stream",
-            request(2, TASK_V2, "State", 0, Vec::new()).encode(),
+            request(2, service, "State", 0, Vec::new()).encode(),
         ),
         (
             "a response from a client",
@@ -78,7 +79,7 @@ fn malformed_and_oversized_frames_end_at_most_their_connection() {
         payload: vec![0xff; 100],
     };
     frames.push(("a payload that is no request", garbage.encode()));
-    let nonsense = request(1, TASK_V2, "Kill", 0, vec![0xff; 100]).encode();
+    let nonsense = request(1, service, "Kill", 0, vec![0xff; 100]).encode();
     frames.push(("a message that is no message", nonsense));
     let mut noise = vec![0_u8; 4096];
     std::fs::File::open("/dev/urandom")

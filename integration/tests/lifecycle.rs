@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests")]
 
 use containerd_shim_protos::protobuf::well_known_types::timestamp::Timestamp;
-use wherry_integration::client::{TASK_V2, TASK_V3};
+use wherry_integration::client::TASK_V3;
 use wherry_integration::prelude::*;
 
 /// Seconds of Go's zero time, which an exit time that is not yet set carries.
@@ -338,7 +338,7 @@ fn an_unknown_service_or_method_is_unimplemented() {
     assert_eq!(error.code(), Some(Code::UNIMPLEMENTED), "{error}");
     let error = shim.task.call_raw("Levitate", Vec::new()).unwrap_err();
     assert_eq!(error.code(), Some(Code::UNIMPLEMENTED), "{error}");
-    assert!(shim.task.service(TASK_V2).connect_task("c1").is_ok());
+    assert!(shim.task.connect_task("c1").is_ok());
     bed.shut(&bundle, &shim);
     bed.remove(&bundle);
     bed.assert_clean();

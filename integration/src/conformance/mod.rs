@@ -102,29 +102,24 @@ fn column(
         }
     };
     let mut checks = Vec::new();
-    run::run(
-        &subject.path,
-        subject.task_api(),
-        options,
-        &mut |outcome, all| {
-            done += 1;
-            let verdict = judge(&outcome);
-            // A pass is a passing line; what is not stays on the screen.
-            let plain = matches!(verdict, Verdict::Pass) && !clear.is_empty();
-            let end = if plain { "" } else { "\n" };
-            eprint!(
-                "{clear}{done:4}/{all} {:8} {}{end}",
-                verdict.word(),
-                outcome.test
-            );
-            checks.push(Check {
-                group: groups.of(&outcome.test),
-                test: outcome.test,
-                verdict,
-                seconds: outcome.seconds,
-            });
-        },
-    )?;
+    run::run(&subject.path, options, &mut |outcome, all| {
+        done += 1;
+        let verdict = judge(&outcome);
+        // A pass is a passing line; what is not stays on the screen.
+        let plain = matches!(verdict, Verdict::Pass) && !clear.is_empty();
+        let end = if plain { "" } else { "\n" };
+        eprint!(
+            "{clear}{done:4}/{all} {:8} {}{end}",
+            verdict.word(),
+            outcome.test
+        );
+        checks.push(Check {
+            group: groups.of(&outcome.test),
+            test: outcome.test,
+            verdict,
+            seconds: outcome.seconds,
+        });
+    })?;
     eprint!("{clear}");
     checks.sort_by(|a, b| (a.group, &a.test).cmp(&(b.group, &b.test)));
     let stale = if options.tests.is_none() {

@@ -11,7 +11,7 @@ use super::options::Options;
 
 /// The tests that play containerd themselves; those that need an engine are no checks of a shim
 /// alone, and the long runs have a program of their own.
-const CHECKS: &str = "package(wherry-integration) & kind(test) & not binary(/^(e2e|soak)/) \
+const CHECKS: &str = "package(wherry-integration) & kind(test) & not binary(/^(e2e|soak|foreign_shim)/) \
     & not test(/^slow_/) & not test(=peer_of_another_uid)";
 
 /// How a test ended, before it is judged.
@@ -52,13 +52,12 @@ struct Line {
     stdout: String,
 }
 
-/// Runs the checks on the shim at `path`, which serves the task API `v2` or `v3`; `tell` gets each outcome and the number of all checks.
+/// Runs the checks on the shim at `path`; `tell` gets each outcome and the number of all checks.
 ///
 /// # Errors
 /// When nextest does not run, or does not say what it should.
 pub fn run(
     path: &Path,
-    task_api: &str,
     options: &Options,
     tell: &mut dyn FnMut(Outcome, usize),
 ) -> Result<(), String> {
@@ -73,7 +72,6 @@ pub fn run(
         .args(["--no-fail-fast", "--message-format", "libtest-json-plus"])
         .env("NEXTEST_EXPERIMENTAL_LIBTEST_JSON", "1")
         .env("SHIM_BINARY", path)
-        .env("SHIM_TASK_API", task_api)
         .env("RUNTIME", &options.runtime)
         .env("SHIM_NOTES", notes.path())
         .stdout(Stdio::piped())

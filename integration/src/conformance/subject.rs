@@ -38,15 +38,6 @@ impl Subject {
         })
     }
 
-    /// The version of the task API to talk to it: the existing Rust shim serves v3 only.
-    pub fn task_api(&self) -> &'static str {
-        if self.kind.starts_with("rust-") {
-            "v3"
-        } else {
-            "v2"
-        }
-    }
-
     /// Whether a failed check is a failure of the run: ours and Go's have their differences
     /// listed, any other shim is only shown.
     pub fn judged(&self) -> bool {
@@ -63,8 +54,10 @@ fn kind_of(name: &str, version: &str) -> &'static str {
         "rust-v2"
     } else if v1 {
         "wherry-v1"
-    } else {
+    } else if name.contains("runc-v2") {
         "wherry-v2"
+    } else {
+        "other"
     }
 }
 
@@ -83,5 +76,6 @@ mod tests {
             "wherry-v2"
         );
         assert_eq!(kind_of("containerd-shim-runc-v2-rs", ""), "rust-v2");
+        assert_eq!(kind_of("containerd-shim-foreign-v1", ""), "other");
     }
 }

@@ -173,7 +173,7 @@ fn failures(
         ..Options::default()
     };
     let mut failed = BTreeSet::new();
-    run::run(path, "v2", &options, &mut |outcome, _| {
+    run::run(path, &options, &mut |outcome, _| {
         if matches!(outcome.raw, Raw::Failed(_)) {
             failed.insert(outcome.test);
         }
