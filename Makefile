@@ -112,9 +112,9 @@ soak: deps-conformance build ## Load: many containers, 10,000 execs, 1,000 cycle
 	$(CARGO) run --locked --quiet -p wherry-integration --bin soak -- $(SOAK)
 
 .PHONY: mutate
-mutate: deps-conformance nextest ## Put small defects into a copy of the shim and see the suite catch each: ONLY=PATTERN
+mutate: deps-conformance nextest ## Put small defects into a copy of the shim and see the suite catch each: ONLY=PATTERN,...
 	@scripts/need-root.sh "the checks run real containers"
-	$(CARGO) run --locked --quiet -p wherry-integration --bin mutate -- --only "$(or $(ONLY),*)" $(if $(ONLY),,--record docs/mutations.md)
+	$(CARGO) run --locked --quiet -p wherry-integration --bin mutate -- --only "$(or $(ONLY),*)" --record docs/mutations.md
 
 .PHONY: test-cgroup2
 test-cgroup2: build ## Run the tests of what depends on cgroups on a machine with cgroup v2 (emulated)

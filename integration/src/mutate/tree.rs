@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::{fs, io};
 
 /// The copy, below the target folder so that a second round builds fast.
 pub(super) struct Tree {
@@ -16,7 +17,7 @@ pub(super) struct Undo {
 
 impl Drop for Undo {
     fn drop(&mut self) {
-        if let Err(error) = std::fs::write(&self.path, &self.text) {
+        if let Err(error) = fs::write(&self.path, &self.text) {
             panic!("{}: {error}", self.path.display());
         }
     }
@@ -28,6 +29,8 @@ const PARTS: &[&str] = &[
     "Cargo.lock",
     "clippy.toml",
     "task-api",
+    "core-api",
+    "daemon",
     "sys",
     "shim-common",
     "shim-runc",
@@ -39,17 +42,10 @@ impl Tree {
     pub(super) fn copy() -> Result<Self, String> {
         let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
         let dir = root.join("target/mutants");
-        std::fs::create_dir_all(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
+        fs::create_dir_all(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
         for part in PARTS {
-            // What is unchanged keeps its time, so that it is not built again.
-            let status = Command::new("cp")
-                .args(["-r", "--preserve=timestamps", "-T"])
-                .arg(root.join(part))
-                .arg(dir.join(part))
-                .status();
-            if !status.as_ref().is_ok_and(std::process::ExitStatus::success) {
-                return Err(format!("cp {part}: {status:?}"));
-            }
+            copy(&root.join(part), &dir.join(part))
+                .map_err(|e| format!("copy {part} to {}: {e}", dir.display()))?;
         }
         Ok(Self { dir })
     }
@@ -57,8 +53,7 @@ impl Tree {
     /// Replaces `old`, which must stand in `file` exactly once, by `new`.
     pub(super) fn change(&self, file: &Path, old: &str, new: &str) -> Result<Undo, String> {
         let path = self.dir.join(file);
-        let text =
-            std::fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
+        let text = fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
         let (old, new) = (old.trim_matches('\n'), new.trim_matches('\n'));
         let count = text.matches(old).count();
         if count != 1 {
@@ -68,7 +63,7 @@ impl Tree {
             ));
         }
         let changed = text.replacen(old, new, 1);
-        std::fs::write(&path, changed).map_err(|e| format!("{}: {e}", path.display()))?;
+        fs::write(&path, changed).map_err(|e| format!("{}: {e}", path.display()))?;
         Ok(Undo { path, text })
     }
 
@@ -90,4 +85,33 @@ impl Tree {
         let error = text.lines().find(|l| l.starts_with("error"));
         Err(error.unwrap_or("it does not build").to_owned())
     }
+
+    /// Copies a built program, which the next build replaces; the path of the copy.
+    pub(super) fn keep(&self, program: &Path, name: &str) -> Result<PathBuf, String> {
+        let folder = self.dir.join(name);
+        let copy = folder.join(program.file_name().unwrap_or_default());
+        fs::create_dir_all(&folder)
+            .and_then(|()| fs::copy(program, &copy))
+            .map_err(|e| format!("{}: {e}", copy.display()))?;
+        Ok(copy)
+    }
+}
+
+/// Copies a file or folder. What is the same already keeps its time, so that it is not built again;
+/// what differs, such as a defect whose round was interrupted, gets a new one, so that it is.
+fn copy(from: &Path, to: &Path) -> io::Result<()> {
+    if from.is_dir() {
+        fs::create_dir_all(to)?;
+        for entry in fs::read_dir(from)? {
+            let entry = entry?;
+            copy(&entry.path(), &to.join(entry.file_name()))?;
+        }
+        return Ok(());
+    }
+    let text = fs::read(from)?;
+    // One that is not there yet differs too.
+    if fs::read(to).is_ok_and(|there| there == text) {
+        return Ok(());
+    }
+    fs::write(to, text)
 }
