@@ -127,6 +127,11 @@ impl Spec {
         Self::new(&["sleep", "1000"])
     }
 
+    /// A root filesystem that is there already, which many containers may share.
+    pub fn rootfs(self, path: &Path) -> Self {
+        self.set("/root/path", json!(path))
+    }
+
     /// The process gets a terminal.
     pub fn terminal(mut self) -> Self {
         self.json["process"]["terminal"] = json!(true);
@@ -198,7 +203,9 @@ impl Bundle {
         fs::create_dir_all(&path).expect("make the bundle");
         let spec = spec.clone().set("/linux/cgroupsPath", json!(cgroup));
         fs::write(path.join("config.json"), spec.json().to_string()).expect("write config.json");
-        make_rootfs(&path.join("rootfs"));
+        if spec.json["root"]["path"] == "rootfs" {
+            make_rootfs(&path.join("rootfs"));
+        }
         nix::unistd::mkfifo(&path.join("log"), Mode::from_bits_truncate(0o600)).expect("mkfifo");
         Self {
             id: id.to_owned(),

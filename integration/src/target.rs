@@ -43,6 +43,12 @@ fn is_v1(binary: &Path) -> bool {
         .is_some_and(|n| n.to_string_lossy().contains("runc-v1"))
 }
 
+/// The core daemon to measure: `WHERRYD`, else the release build of the workspace.
+pub fn daemon_binary() -> PathBuf {
+    std::env::var_os("WHERRYD")
+        .map_or_else(|| release_dir().join("../daemon/wherryd"), PathBuf::from)
+}
+
 fn release_dir() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()

@@ -68,7 +68,7 @@ pub fn measure(bed: &Bed, options: &Options, subjects: &[Subject], samples: &mut
 /// the medians of the steps leave that out, for all alike.
 fn add_up(runtime: &str, subjects: &[Subject], samples: &mut Samples) {
     for subject in subjects {
-        let added = STEPS.iter().filter_map(|step| {
+        let added = STEPS.iter().filter_map(|(step, _)| {
             let metric = format!("{runtime}.{step}");
             let bare = samples.median(&metric, BARE).unwrap_or(0.0);
             Some(samples.median(&metric, subject.name)? - bare)
@@ -78,16 +78,17 @@ fn add_up(runtime: &str, subjects: &[Subject], samples: &mut Samples) {
     }
 }
 
-/// The steps of a life; the bare runtime has no use for the first and the last.
-const STEPS: [&str; 8] = [
-    "start-action",
-    "create",
-    "start",
-    "exec",
-    "kill",
-    "gone",
-    "delete",
-    "delete-action",
+/// The steps of a life, with their names for people; the bare runtime has no use for the first and
+/// the last.
+pub(super) const STEPS: [(&str, &str); 8] = [
+    ("start-action", "start action"),
+    ("create", "Create"),
+    ("start", "Start"),
+    ("exec", "exec of true"),
+    ("kill", "Kill"),
+    ("gone", "until its end"),
+    ("delete", "Delete"),
+    ("delete-action", "delete action"),
 ];
 
 type Steps = Vec<(&'static str, f64)>;

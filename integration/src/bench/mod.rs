@@ -2,25 +2,38 @@
 //! round, so that what else the machine does meets all of them alike.
 //!
 //! `life.rs` times a container's whole life, `execs.rs` execs in pairs with the bare runtime,
-//! `idle.rs` what a quiet shim holds, `relay.rs` the way of standard output, `growth.rs` memory
-//! over many execs; `bars.rs` holds the bars and says which are met.
+//! `storm.rs` many containers at once, `answers.rs` State calls while a Create is under way,
+//! `idle.rs` what a quiet shim holds, `scale.rs` what many hold, `relay.rs` the way of standard
+//! output, `growth.rs` memory over many execs, `daemon/` the core daemons. `catalogue.rs` says what
+//! each metric means, `bars.rs` holds the bars and says which are met; `report.rs`, `page.rs` and
+//! `charts.rs` show it all.
 #![expect(
     clippy::print_stderr,
     reason = "progress goes to standard error, so that the table alone is on standard output"
 )]
 
+pub mod answers;
 pub mod bars;
+pub mod catalogue;
+pub mod charts;
+pub mod daemon;
 pub mod execs;
 pub mod growth;
+mod hands;
 pub mod idle;
 pub mod life;
 pub mod options;
+pub mod page;
 pub mod process;
 pub mod relay;
 pub mod report;
 pub mod rig;
 pub mod runtime;
 pub mod samples;
+pub mod scale;
+pub mod storm;
+pub mod svg;
+pub mod versions;
 
 use std::process::ExitCode;
 
@@ -49,13 +62,19 @@ pub fn main() -> ExitCode {
     }
     let samples = measure(&options, &subjects);
     let verdicts = bars::judge(&samples);
-    println!("{}", report::table(&samples, &verdicts, &subjects));
+    println!("{}", report::table(&samples, &verdicts));
     if let Some(path) = &options.json {
         let text = report::json(&samples, &verdicts, &options).to_string();
         if let Err(error) = std::fs::write(path, text + "\n") {
             eprintln!("{}: {error}", path.display());
             return ExitCode::FAILURE;
         }
+    }
+    if let Some(docs) = &options.docs
+        && let Err(error) = page::write(docs, options.readme.as_deref(), &samples, &verdicts)
+    {
+        eprintln!("{error}");
+        return ExitCode::FAILURE;
     }
     let missed = verdicts.iter().any(|v| v.met != Some(true));
     if options.bars && missed {
@@ -74,8 +93,12 @@ fn measure(options: &Options, subjects: &[Subject]) -> Samples {
             Group::Life => life::measure(&bed, options, subjects, &mut samples),
             Group::Exec => execs::measure(&bed, options, subjects, &mut samples),
             Group::Idle => idle::measure(&bed, subjects, &mut samples),
+            Group::Storm => storm::measure(&bed, options, subjects, &mut samples),
+            Group::State => answers::measure(&bed, options, subjects, &mut samples),
+            Group::Scale => scale::measure(&bed, options, subjects, &mut samples),
             Group::Stdout => relay::measure(&bed, options, subjects, &mut samples),
             Group::Growth => growth::measure(&bed, options, subjects, &mut samples),
+            Group::Daemon => daemon::measure(options, &mut samples),
         }
     }
     samples

@@ -3,13 +3,15 @@
 use std::path::PathBuf;
 
 /// How it is called.
-const USAGE: &str = "usage: bench [--quick] [--bars] [--json FILE] [--rounds N] [--only GROUP,...]
+const USAGE: &str = "usage: bench [--quick] [--bars] [--json FILE] [--docs DIR [--readme FILE]] [--rounds N] [--only GROUP,...]
   --quick     fewer rounds of execs, less output, 1,000 execs instead of 10,000
   --bars      exit with 1 unless every bar is met
   --json FILE write all samples and verdicts there
+  --docs DIR  write the page and the charts there
+  --readme F  write the figures into that file, between its marks
   --rounds N  rounds of whole lives (default 30, at least 20 for the bars)
-  --only      of life, exec, idle, stdout, growth
-SHIM_BINARY names the shim to measure instead of the release build of the workspace.";
+  --only      of life, exec, storm, state, idle, scale, stdout, growth, daemon
+SHIM_BINARY and WHERRYD name the shim and the daemon to measure instead of the release builds.";
 
 /// One group of measurements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,22 +20,34 @@ pub enum Group {
     Life,
     /// Execs in pairs with the bare runtime.
     Exec,
+    /// Many containers at once.
+    Storm,
+    /// State calls while a Create is under way.
+    State,
     /// Memory, threads and wake-ups of quiet shims.
     Idle,
+    /// The same, as containers grow.
+    Scale,
     /// Standard output through a FIFO.
     Stdout,
     /// Memory over many execs.
     Growth,
+    /// The core daemons.
+    Daemon,
 }
 
 impl Group {
     /// All groups, in the order of the table.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 9] = [
         Self::Life,
         Self::Exec,
+        Self::Storm,
+        Self::State,
         Self::Idle,
+        Self::Scale,
         Self::Stdout,
         Self::Growth,
+        Self::Daemon,
     ];
 
     /// Its name on the command line.
@@ -41,9 +55,13 @@ impl Group {
         match self {
             Self::Life => "life",
             Self::Exec => "exec",
+            Self::Storm => "storm",
+            Self::State => "state",
             Self::Idle => "idle",
+            Self::Scale => "scale",
             Self::Stdout => "stdout",
             Self::Growth => "growth",
+            Self::Daemon => "daemon",
         }
     }
 
@@ -52,9 +70,13 @@ impl Group {
         match self {
             Self::Life => "whole lives",
             Self::Exec => "execs beside the bare runtime's",
+            Self::Storm => "many containers at once",
+            Self::State => "State calls while a Create is under way",
+            Self::Scale => "idle containers, from one to many",
             Self::Idle => "ten idle shims each, for ten seconds",
             Self::Stdout => "standard output through a FIFO",
             Self::Growth => "memory over many execs",
+            Self::Daemon => "the core daemons",
         }
     }
 }
@@ -68,6 +90,10 @@ pub struct Options {
     pub bars: bool,
     /// Where the JSON goes.
     pub json: Option<PathBuf>,
+    /// Where the page and the charts go.
+    pub docs: Option<PathBuf>,
+    /// The file whose block of figures is written anew.
+    pub readme: Option<PathBuf>,
     /// Rounds of whole lives.
     pub rounds: usize,
     /// What is measured.
@@ -84,6 +110,8 @@ impl Options {
             quick: false,
             bars: false,
             json: None,
+            docs: None,
+            readme: None,
             rounds: 30,
             groups: Group::ALL.to_vec(),
         };
@@ -96,6 +124,8 @@ impl Options {
                 "--quick" => options.quick = true,
                 "--bars" => options.bars = true,
                 "--json" => options.json = Some(value()?.into()),
+                "--docs" => options.docs = Some(value()?.into()),
+                "--readme" => options.readme = Some(value()?.into()),
                 "--rounds" => {
                     let text = value()?;
                     let rounds: usize = text
@@ -119,6 +149,49 @@ impl Options {
     /// Bytes of one stream of output; a multiple of 64 KiB.
     pub fn stdout_bytes(&self) -> u64 {
         if self.quick { 512 << 20 } else { 2 << 30 }
+    }
+
+    /// How many containers are started at once, and how often.
+    pub fn storms(&self) -> &'static [(usize, usize)] {
+        if self.quick {
+            &[(1, 3), (10, 1)]
+        } else {
+            &[(1, 20), (10, 5), (50, 3)]
+        }
+    }
+
+    /// Creates under which a shim is asked for States.
+    pub fn creates(&self) -> usize {
+        if self.quick { 5 } else { 20 }
+    }
+
+    /// Numbers of idle containers, each at least the one before.
+    pub fn levels(&self) -> &'static [usize] {
+        if self.quick {
+            &[1, 10, 50]
+        } else {
+            &[1, 10, 100, 500]
+        }
+    }
+
+    /// Starts of each daemon.
+    pub fn boots(&self) -> usize {
+        if self.quick { 5 } else { 20 }
+    }
+
+    /// Containers started at once on each daemon.
+    pub fn daemon_storm(&self) -> usize {
+        if self.quick { 10 } else { 50 }
+    }
+
+    /// How often that is done.
+    pub fn daemon_storms(&self) -> usize {
+        if self.quick { 1 } else { 3 }
+    }
+
+    /// Idle containers on each daemon.
+    pub fn herd(&self) -> usize {
+        if self.quick { 50 } else { 500 }
     }
 
     /// Execs on one container.

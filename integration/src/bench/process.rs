@@ -7,6 +7,8 @@ use std::fs;
 pub struct Memory {
     /// Pages that no other process has and that are not on disk.
     pub private_dirty: f64,
+    /// All resident pages, each by the share of one among those who have it.
+    pub proportional: f64,
     /// All resident pages, shared ones in full.
     pub resident: f64,
 }
@@ -25,6 +27,7 @@ pub fn memory(pid: i32) -> Memory {
     };
     Memory {
         private_dirty: field("Private_Dirty:"),
+        proportional: field("Pss:"),
         resident: field("Rss:"),
     }
 }

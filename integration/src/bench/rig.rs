@@ -11,6 +11,7 @@ use crate::bed::Bed;
 use crate::bundle::{Bundle, Spec};
 use crate::client::{CallError, TASK_V2, TaskClient};
 use crate::shim::{Reply, StartRequest, socket_path};
+use crate::stdio::make_fifo;
 use crate::wait::{SHORT, eventually, holds};
 use crate::{delete, host, target};
 
@@ -77,7 +78,66 @@ pub struct Rig {
     /// Milliseconds from running `start` to the end of its output.
     pub start_ms: f64,
     request: StartRequest,
-    _log: File,
+    held: Vec<File>,
+}
+
+/// A bundle whose shim was not started yet.
+#[derive(Debug)]
+pub struct Prepared {
+    bundle: Bundle,
+    request: StartRequest,
+    log: File,
+}
+
+impl Prepared {
+    /// Writes a bundle that runs under `runtime`.
+    pub fn new(bed: &Bed, subject: &Subject, runtime: &Path, id: &str, spec: &Spec) -> Self {
+        let mut bundle = bed.bundle(id, spec);
+        bundle.options.binary_name = runtime.display().to_string();
+        let mut request = bed.start_request(&bundle);
+        request.binary.clone_from(&subject.binary);
+        // As containerd holds it; so little is logged that nobody needs to read.
+        let log = hold(&bundle.path.join("log"));
+        Self {
+            bundle,
+            request,
+            log,
+        }
+    }
+
+    /// Starts its shim.
+    ///
+    /// # Panics
+    /// When the shim does not start.
+    pub fn start(self) -> Rig {
+        let (start_ms, outcome) = timed(|| self.request.run());
+        let said = String::from_utf8_lossy(&outcome.output);
+        let binary = self.request.binary.display();
+        assert_eq!(outcome.code, Some(0), "{binary} start: {said}");
+        let socket = socket_path(Reply::parse(&outcome.output).address());
+        let task = TaskClient::connect(&socket, TASK_V2).expect("connect to the shim");
+        let connected = task
+            .connect_task(&self.bundle.id)
+            .expect("Connect never fails");
+        Rig {
+            bundle: self.bundle,
+            task,
+            pid: i32::try_from(connected.shim_pid).expect("a pid"),
+            start_ms,
+            request: self.request,
+            held: vec![self.log],
+        }
+    }
+}
+
+/// Opens a FIFO for both directions, so that it always has a reader.
+fn hold(path: &Path) -> File {
+    File::options()
+        .read(true)
+        .write(true)
+        .custom_flags(OFlag::O_NONBLOCK.bits())
+        .open(path)
+        .expect("open a FIFO")
 }
 
 impl Rig {
@@ -86,34 +146,27 @@ impl Rig {
     /// # Panics
     /// When the shim does not start.
     pub fn start(bed: &Bed, subject: &Subject, runtime: &Path, id: &str, spec: &Spec) -> Self {
-        let mut bundle = bed.bundle(id, spec);
-        bundle.options.binary_name = runtime.display().to_string();
-        let mut request = bed.start_request(&bundle);
-        request.binary.clone_from(&subject.binary);
-        // As containerd holds it; so little is logged that nobody needs to read.
-        let log = File::options()
-            .read(true)
-            .write(true)
-            .custom_flags(OFlag::O_NONBLOCK.bits())
-            .open(bundle.path.join("log"))
-            .expect("open the log FIFO");
+        let prepared = Prepared::new(bed, subject, runtime, id, spec);
         // Who has just worked hard waits longest for a processor that others want too: what is
         // timed next begins after a rest, as in a daemon that was asked something.
         pass(REST);
-        let (start_ms, outcome) = timed(|| request.run());
-        let said = String::from_utf8_lossy(&outcome.output);
-        assert_eq!(outcome.code, Some(0), "{} start: {said}", subject.name);
-        let socket = socket_path(Reply::parse(&outcome.output).address());
-        let task = TaskClient::connect(&socket, TASK_V2).expect("connect to the shim");
-        let connected = task.connect_task(id).expect("Connect never fails");
-        Self {
-            bundle,
-            task,
-            pid: i32::try_from(connected.shim_pid).expect("a pid"),
-            start_ms,
-            request,
-            _log: log,
-        }
+        prepared.start()
+    }
+
+    /// A container that runs and has FIFOs for its output that somebody holds open and nobody
+    /// reads: for one that writes nothing.
+    pub fn quiet(bed: &Bed, subject: &Subject, runtime: &Path, id: &str, spec: &Spec) -> Self {
+        let mut rig = Prepared::new(bed, subject, runtime, id, spec).start();
+        let [out, err] = ["out", "err"].map(|name| {
+            let path = bed.fifo(&format!("{id}.{name}"));
+            make_fifo(&path);
+            rig.held.push(hold(&path));
+            path.display().to_string()
+        });
+        let create = rig.bundle.create_with("", &out, &err);
+        rig.task.create(&create).expect("Create");
+        rig.task.start(id, "").expect("Start");
+        rig
     }
 
     /// A container that runs, with FIFOs for its output whose reader throws everything away.

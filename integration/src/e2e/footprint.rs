@@ -38,14 +38,14 @@ pub struct Shim {
 pub struct Footprint {
     pub(super) folder: PathBuf,
     pub(super) address: PathBuf,
-    pub(super) namespace: String,
+    pub(crate) namespace: String,
     daemons: Mutex<BTreeSet<i32>>,
     ids: Mutex<BTreeSet<String>>,
     baseline: Mutex<Vec<PathBuf>>,
 }
 
 impl Footprint {
-    pub(super) fn new(folder: &Path, address: &Path, namespace: &str) -> Footprint {
+    pub(crate) fn new(folder: &Path, address: &Path, namespace: &str) -> Footprint {
         Footprint {
             folder: folder.to_owned(),
             address: address.to_owned(),
@@ -57,7 +57,7 @@ impl Footprint {
     }
 
     /// Notes the pid of a daemon: its zombies count as left behind.
-    pub(super) fn note_daemon(&self, pid: i32) {
+    pub(crate) fn note_daemon(&self, pid: i32) {
         lock(&self.daemons).insert(pid);
     }
 
@@ -255,7 +255,7 @@ impl Footprint {
 
     /// Removes everything of ours from the machine: kills what runs, unmounts, removes cgroups,
     /// sockets and state. The daemons must have ended, so that nothing new appears.
-    pub(super) fn wipe(&self) {
+    pub(crate) fn wipe(&self) {
         for group in self.cgroups() {
             thaw_below(&group);
         }
