@@ -18,5 +18,6 @@ pub mod notify;
 pub mod publish;
 pub mod serve;
 pub mod shim;
+pub mod snapshot;
 pub mod status;
 pub mod store;

@@ -22,6 +22,7 @@ use crate::exchange::Exchange;
 use crate::grpc::{self, Services};
 use crate::shim::manager::Manager;
 use crate::shim::process::Surroundings;
+use crate::snapshot::Snapshots;
 use crate::store::Store;
 
 /// Serves until SIGTERM or SIGINT. Containers stay, and so do their shims.
@@ -49,8 +50,11 @@ pub async fn serve(config: Config) -> Result<(), String> {
     };
     let ttrpc_address = surroundings.ttrpc_address();
     let manager = Arc::new(Manager::new(&config, surroundings, exchange.clone()));
+    let snapshots = Snapshots::new(&config.root, store.clone());
+    snapshots.recover();
     let services = Services {
         store,
+        snapshots,
         manager: manager.clone(),
         exchange,
         uuid: uuid.into(),

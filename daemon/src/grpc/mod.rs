@@ -6,6 +6,7 @@ mod events;
 mod introspection;
 mod leases;
 mod namespaces;
+mod snapshots;
 mod tasks;
 
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use core_api::{
     containers::containers_server::ContainersServer, events_service::events_server::EventsServer,
     health::health_server::HealthServer, introspection::introspection_server::IntrospectionServer,
     leases::leases_server::LeasesServer, namespaces::namespaces_server::NamespacesServer,
-    tasks::tasks_server::TasksServer, version::version_server::VersionServer,
+    snapshots::snapshots_server::SnapshotsServer, tasks::tasks_server::TasksServer, version::version_server::VersionServer,
 };
 use tonic::transport::Server;
 use tonic::transport::server::Router;
@@ -22,6 +23,7 @@ use tonic::{Request, Status};
 
 use crate::exchange::Exchange;
 use crate::shim::manager::Manager;
+use crate::snapshot::Snapshots;
 use crate::store::Store;
 use crate::{ids, status};
 
@@ -30,6 +32,8 @@ use crate::{ids, status};
 pub struct Services {
     /// Metadata.
     pub store: Store,
+    /// Snapshots.
+    pub snapshots: Snapshots,
     /// Tasks.
     pub manager: Arc<Manager>,
     /// Events.
@@ -54,6 +58,7 @@ pub fn router(services: &Services, receive: usize, send: usize) -> Router {
         .add_service(limited!(NamespacesServer))
         .add_service(limited!(ContainersServer))
         .add_service(limited!(LeasesServer))
+        .add_service(limited!(SnapshotsServer))
         .add_service(limited!(TasksServer))
         .add_service(limited!(EventsServer))
 }
@@ -73,6 +78,13 @@ fn namespace<T>(request: &Request<T>) -> Result<String, Status> {
     };
     ids::check(name)?;
     Ok(name.to_owned())
+}
+
+/// The lease that is to hold what a request writes, if it names one.
+fn lease<T>(request: &Request<T>) -> Option<String> {
+    let named = request.metadata().get("containerd-lease")?;
+    let named = named.to_str().ok().filter(|name| !name.is_empty());
+    named.map(str::to_owned)
 }
 
 /// A part of a request without which it makes no sense.
@@ -108,8 +120,10 @@ mod tests {
             state: dir.join("state"),
             ..Config::default()
         };
+        let store = Store::open(&dir.join("meta")).unwrap();
         Services {
-            store: Store::open(&dir.join("meta")).unwrap(),
+            snapshots: Snapshots::new(&dir.join("root"), store.clone()),
+            store,
             manager: Arc::new(Manager::new(&config, surroundings, exchange.clone())),
             exchange,
             uuid: "uuid".into(),

@@ -55,6 +55,45 @@ fn resource_key(namespace: &str, lease: &str, resource: &Resource) -> String {
     format!("{namespace}\0{lease}\0{}\0{}", resource.r#type, resource.id)
 }
 
+/// Lets `lease` hold what is being written under it.
+///
+/// # Errors
+/// `NotFound` for the lease.
+pub(super) fn pin(
+    transaction: &WriteTransaction,
+    namespace: &str,
+    lease: &str,
+    kind: &str,
+    id: &str,
+) -> Result<(), Failure> {
+    check_exists(transaction, namespace, lease)?;
+    let resource = Resource {
+        id: id.to_owned(),
+        r#type: kind.to_owned(),
+    };
+    let mut table = transaction.open_table(LEASE_RESOURCES)?;
+    let key = resource_key(namespace, lease, &resource);
+    table.insert(key.as_str(), resource.encode_to_vec().as_slice())?;
+    Ok(())
+}
+
+/// Lets `lease` go of what is written.
+pub(super) fn unpin(
+    transaction: &WriteTransaction,
+    namespace: &str,
+    lease: &str,
+    kind: &str,
+    id: &str,
+) -> Result<(), Failure> {
+    let resource = Resource {
+        id: id.to_owned(),
+        r#type: kind.to_owned(),
+    };
+    let mut table = transaction.open_table(LEASE_RESOURCES)?;
+    table.remove(resource_key(namespace, lease, &resource).as_str())?;
+    Ok(())
+}
+
 impl Store {
     /// Stores a new lease of this moment.
     ///

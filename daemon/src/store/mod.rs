@@ -8,6 +8,7 @@
 pub mod containers;
 pub mod leases;
 pub mod namespaces;
+pub mod snapshots;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -81,6 +82,9 @@ impl Store {
         let write = || -> Result<(), Failure> {
             let transaction = database.begin_write()?;
             for table in [NAMESPACES, CONTAINERS, LEASES, LEASE_RESOURCES] {
+                transaction.open_table(table)?;
+            }
+            for table in [snapshots::SNAPSHOTS, snapshots::CHILDREN, snapshots::NUMBERS] {
                 transaction.open_table(table)?;
             }
             transaction.commit()?;
