@@ -20,6 +20,7 @@ pub mod notify;
 pub mod publish;
 pub mod serve;
 pub mod shim;
+pub mod snapshot;
 pub mod status;
 pub mod store;
 pub mod ttrpc;

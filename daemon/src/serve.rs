@@ -23,6 +23,7 @@ use crate::gc::scheduler::Thresholds;
 use crate::grpc::{self, Services};
 use crate::shim::manager::Manager;
 use crate::shim::process::Surroundings;
+use crate::snapshot::Snapshots;
 use crate::store::Store;
 use crate::ttrpc::server as events;
 
@@ -54,10 +55,13 @@ pub async fn serve(config: Config) -> Result<(), String> {
     let content = Content::open(&config.root, store.clone())
         .map_err(|refusal| refusal.message().to_owned())?;
     let collector = Collector::new(content.clone(), exchange.clone());
+    let snapshots = Snapshots::new(&config.root, store.clone());
+    snapshots.recover();
     let services = Services {
         store,
         collector: collector.clone(),
         content,
+        snapshots,
         manager: manager.clone(),
         exchange,
         uuid: uuid.into(),

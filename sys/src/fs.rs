@@ -28,6 +28,26 @@ pub fn open_beneath(
     open_fenced(directory, path, flags, mode, resolve)
 }
 
+/// Opens `path` below the folder `directory`, following symlinks that stay there. An absolute
+/// symlink and one that leads out are EXDEV, those of /proc to open files ELOOP.
+pub fn open_staying_beneath(
+    directory: impl AsFd,
+    path: &Path,
+    flags: i32,
+) -> io::Result<OwnedFd> {
+    let resolve = ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS;
+    let how = OpenHow::new()
+        .flags(OFlag::from_bits_retain(flags) | OFlag::O_CLOEXEC)
+        .resolve(resolve);
+    for _ in 0..100 {
+        match openat2(&directory, path, how) {
+            Err(nix::Error::EINTR | nix::Error::EAGAIN) => {}
+            result => return Ok(result?),
+        }
+    }
+    Err(nix::Error::EAGAIN.into())
+}
+
 /// Opens `path` as a process sees it whose root folder is `root`: symlinks are followed, an
 /// absolute one and `..` stay inside, and those of /proc to open files are refused. Leading
 /// slashes mean `root`.

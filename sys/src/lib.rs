@@ -13,5 +13,7 @@ pub mod process;
 pub mod signal;
 pub mod socket;
 pub mod spawn;
+pub mod tree;
 pub mod tty;
 pub mod wait;
+pub mod xattr;

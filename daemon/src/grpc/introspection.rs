@@ -11,7 +11,7 @@ use core_api::version::version_server::Version;
 use std::borrow::Cow;
 use std::pin::Pin;
 use tokio_stream::Stream;
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
 use super::Services;
 use crate::filter::{Fields, Filters, in_map};
@@ -23,7 +23,7 @@ pub(super) const VERSION: &str = concat!("1.7.0+wherry.", env!("CARGO_PKG_VERSIO
 pub(super) const REVISION: &str = "wherry";
 
 /// The parts of the daemon under the names that containerd has for them.
-const PARTS: [(&str, &str); 11] = [
+const PARTS: &[(&str, &str)] = &[
     ("io.containerd.event.v1", "exchange"),
     ("io.containerd.metadata.v1", "redb"),
     ("io.containerd.runtime.v2", "task"),
@@ -33,6 +33,7 @@ const PARTS: [(&str, &str); 11] = [
     ("io.containerd.grpc.v1", "introspection"),
     ("io.containerd.grpc.v1", "leases"),
     ("io.containerd.grpc.v1", "namespaces"),
+    ("io.containerd.grpc.v1", "snapshots"),
     ("io.containerd.grpc.v1", "tasks"),
     ("io.containerd.grpc.v1", "version"),
 ];
@@ -66,6 +67,24 @@ fn platform() -> Platform {
     }
 }
 
+impl Services {
+    /// The snapshotters, with what keeps them from working.
+    fn snapshotters(&self) -> impl Iterator<Item = Plugin> {
+        self.snapshots.drivers().map(|(driver, fault)| Plugin {
+            r#type: "io.containerd.snapshotter.v1".to_owned(),
+            id: driver.layout.name().to_owned(),
+            platforms: vec![platform()],
+            exports: [("root".to_owned(), driver.root().display().to_string())].into(),
+            init_err: fault.map(|reason| core_api::rpc::Status {
+                code: Code::FailedPrecondition.into(),
+                message: reason.to_owned(),
+                ..core_api::rpc::Status::default()
+            }),
+            ..Plugin::default()
+        })
+    }
+}
+
 #[tonic::async_trait]
 impl Introspection for Services {
     async fn plugins(
@@ -85,6 +104,7 @@ impl Introspection for Services {
                 },
                 ..Plugin::default()
             })
+            .chain(self.snapshotters())
             .filter(|plugin| filters.hold(plugin))
             .collect();
         Ok(Response::new(PluginsResponse { plugins }))

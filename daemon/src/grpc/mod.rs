@@ -8,6 +8,7 @@ mod images;
 mod introspection;
 mod leases;
 mod namespaces;
+mod snapshots;
 mod tasks;
 
 use std::sync::Arc;
@@ -17,7 +18,8 @@ use core_api::{
     events_service::events_server::EventsServer, health::health_server::HealthServer,
     images::images_server::ImagesServer, introspection::introspection_server::IntrospectionServer,
     leases::leases_server::LeasesServer, namespaces::namespaces_server::NamespacesServer,
-    tasks::tasks_server::TasksServer, version::version_server::VersionServer,
+    snapshots::snapshots_server::SnapshotsServer, tasks::tasks_server::TasksServer,
+    version::version_server::VersionServer,
 };
 use tonic::transport::Server;
 use tonic::transport::server::Router;
@@ -27,6 +29,7 @@ use crate::content::Content;
 use crate::exchange::Exchange;
 use crate::gc::Collector;
 use crate::shim::manager::Manager;
+use crate::snapshot::Snapshots;
 use crate::store::Store;
 use crate::{ids, status};
 
@@ -39,6 +42,8 @@ pub struct Services {
     pub content: Content,
     /// What removes what nobody needs.
     pub collector: Collector,
+    /// Snapshots.
+    pub snapshots: Snapshots,
     /// Tasks.
     pub manager: Arc<Manager>,
     /// Events.
@@ -65,6 +70,7 @@ pub fn router(services: &Services, receive: usize, send: usize) -> Router {
         .add_service(limited!(ContentServer))
         .add_service(limited!(ImagesServer))
         .add_service(limited!(LeasesServer))
+        .add_service(limited!(SnapshotsServer))
         .add_service(limited!(TasksServer))
         .add_service(limited!(EventsServer))
 }
@@ -131,6 +137,7 @@ mod tests {
         Services {
             collector: Collector::new(content.clone(), exchange.clone()),
             content,
+            snapshots: Snapshots::new(&dir.join("root"), store.clone()),
             store,
             manager: Arc::new(Manager::new(&config, surroundings, exchange.clone())),
             exchange,

@@ -4,12 +4,29 @@ use core_api::events::{NamespaceCreate, NamespaceDelete, NamespaceUpdate};
 use core_api::namespaces::namespaces_server::Namespaces;
 use core_api::namespaces::{
     CreateNamespaceRequest, CreateNamespaceResponse, DeleteNamespaceRequest, GetNamespaceRequest,
-    GetNamespaceResponse, ListNamespacesRequest, ListNamespacesResponse, UpdateNamespaceRequest,
-    UpdateNamespaceResponse,
+    GetNamespaceResponse, ListNamespacesRequest, ListNamespacesResponse, Namespace,
+    UpdateNamespaceRequest, UpdateNamespaceResponse,
 };
 use tonic::{Request, Response, Status};
 
 use super::{Services, required};
+
+/// The label by which clients choose a snapshotter that nobody named.
+const DEFAULT_SNAPSHOTTER: &str = "containerd.io/defaults/snapshotter";
+
+impl Services {
+    /// Where overlays cannot work, every namespace says so: clients then choose what can. This is
+    /// never stored, so that it ends when the cause does; a label that somebody set stays.
+    fn tell_default_snapshotter(&self, namespace: &mut Namespace) {
+        if !namespace.labels.contains_key(DEFAULT_SNAPSHOTTER)
+            && let Some(name) = self.snapshots.fallback()
+        {
+            namespace
+                .labels
+                .insert(DEFAULT_SNAPSHOTTER.to_owned(), name.to_owned());
+        }
+    }
+}
 
 #[tonic::async_trait]
 impl Namespaces for Services {
@@ -17,7 +34,9 @@ impl Namespaces for Services {
         &self,
         request: Request<GetNamespaceRequest>,
     ) -> Result<Response<GetNamespaceResponse>, Status> {
-        let namespace = Some(self.store.namespace(&request.get_ref().name)?);
+        let mut namespace = self.store.namespace(&request.get_ref().name)?;
+        self.tell_default_snapshotter(&mut namespace);
+        let namespace = Some(namespace);
         Ok(Response::new(GetNamespaceResponse { namespace }))
     }
 
@@ -25,7 +44,10 @@ impl Namespaces for Services {
         &self,
         _: Request<ListNamespacesRequest>,
     ) -> Result<Response<ListNamespacesResponse>, Status> {
-        let namespaces = self.store.namespaces()?;
+        let mut namespaces = self.store.namespaces()?;
+        for namespace in &mut namespaces {
+            self.tell_default_snapshotter(namespace);
+        }
         Ok(Response::new(ListNamespacesResponse { namespaces }))
     }
 

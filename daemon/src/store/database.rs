@@ -18,9 +18,10 @@ use tonic::Status;
 use super::content::{BLOBS, CONTENT};
 use super::images::IMAGES;
 use super::open::{self, Trouble};
+use super::snapshots::{CHILDREN, NUMBERS, SNAPSHOTS};
 use super::{CONTAINERS, Failure, LEASE_RESOURCES, LEASES, NAMESPACES};
 
-const TABLES: [TableDefinition<'_, &str, &[u8]>; 7] = [
+const TABLES: [TableDefinition<'_, &str, &[u8]>; 10] = [
     NAMESPACES,
     CONTAINERS,
     LEASES,
@@ -28,6 +29,9 @@ const TABLES: [TableDefinition<'_, &str, &[u8]>; 7] = [
     CONTENT,
     BLOBS,
     IMAGES,
+    SNAPSHOTS,
+    CHILDREN,
+    NUMBERS,
 ];
 /// How many writes may share one commit to the disk, so that the first of them waits no longer
 /// than it must.

@@ -14,6 +14,7 @@ pub mod images;
 pub mod leases;
 pub mod namespaces;
 mod open;
+pub mod snapshots;
 #[cfg(test)]
 mod tests;
 
