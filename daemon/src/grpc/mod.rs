@@ -8,6 +8,8 @@ mod leases;
 mod namespaces;
 mod tasks;
 
+pub(crate) use introspection::PARTS;
+
 use std::sync::Arc;
 
 use core_api::{
@@ -98,16 +100,13 @@ mod tests {
 
     fn services(dir: &std::path::Path) -> Services {
         let exchange = Arc::new(Exchange::default());
-        let surroundings = Surroundings {
-            address: dir.join("s"),
-            publish_binary: "/bin/true".into(),
-            debug: false,
-        };
         let config = Config {
             root: dir.join("root"),
             state: dir.join("state"),
+            address: dir.join("s"),
             ..Config::default()
         };
+        let surroundings = Surroundings::new(&config).unwrap();
         Services {
             store: Store::open(&dir.join("meta")).unwrap(),
             manager: Arc::new(Manager::new(&config, surroundings, exchange.clone())),
