@@ -13,7 +13,7 @@ fn main() -> ExitCode {
     let program = arguments.next().unwrap_or_default();
     let program = Path::new(&program)
         .file_name()
-        .unwrap_or("wherryd".as_ref());
+        .unwrap_or_else(|| "wherryd".as_ref());
     let program = program.to_string_lossy().into_owned();
     let parsed = cli::parse(arguments).map(|mut cli| {
         let base = || std::env::var_os("WHERRY_BASE").filter(|base| !base.is_empty());
@@ -39,7 +39,7 @@ fn run(cli: Cli, program: &str) -> Result<(), String> {
             ref topic,
             ref namespace,
         } => {
-            let address = told(effective(&cli))?.0.address;
+            let address = events_address(&cli)?;
             let work = publish::publish(&address, topic.clone(), namespace.clone());
             runtime()?.block_on(work)
         }
@@ -128,6 +128,17 @@ fn effective(cli: &Cli) -> Result<(Config, Vec<Problem>), Vec<Problem>> {
         config.log_level.clone_from(level);
     }
     Ok((config, problems))
+}
+
+/// Where the daemon takes events from shims and hooks: what it told the shim that calls, unless
+/// another daemon is named; else beside that daemon's gRPC socket.
+fn events_address(cli: &Cli) -> Result<PathBuf, String> {
+    let told_to_shim = std::env::var_os("TTRPC_ADDRESS").filter(|address| !address.is_empty());
+    let of_shim = std::env::var_os("GRPC_ADDRESS").map(PathBuf::from);
+    match told_to_shim {
+        Some(address) if cli.address.is_none() || cli.address == of_shim => Ok(address.into()),
+        _ => Ok(told(effective(cli))?.0.ttrpc_socket().0),
+    }
 }
 
 /// Where a path of the command line is: shims run in folders of their own.

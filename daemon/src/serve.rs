@@ -72,7 +72,7 @@ pub async fn serve(config: Config) -> Result<(), String> {
 
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
-    let router = grpc::router(&services, config.max_receive, config.max_send);
+    let router = grpc::router(&services, &config);
     let served = router.serve_with_incoming(UnixListenerStream::new(grpc));
     tokio::select! {
         ended = served => ended.map_err(|error| format!("gRPC: {error}"))?,

@@ -14,7 +14,10 @@ pub(super) type KeyPath = Vec<String>;
 /// One key with its value.
 #[derive(Debug, Clone)]
 pub(super) struct Entry {
+    /// Where it is, in the words of the version that the file is of; later of version 2.
     pub(super) path: KeyPath,
+    /// The key as it is written.
+    written: String,
     /// What is not a table; or a table that is empty.
     pub(super) value: Value,
     pub(super) file: PathBuf,
@@ -23,8 +26,8 @@ pub(super) struct Entry {
 
 impl Entry {
     /// The key as it is written.
-    pub(super) fn name(&self) -> String {
-        name(&self.path)
+    pub(super) fn name(&self) -> &str {
+        &self.written
     }
 
     pub(super) fn error(&self, text: impl Into<String>, remedy: &str) -> Problem {
@@ -76,6 +79,7 @@ pub(super) fn read(file: &Path, text: &str) -> Result<Vec<Entry>, Vec<Problem>> 
     for (path, at, value) in found {
         match plain(value) {
             Ok(value) => entries.push(Entry {
+                written: name(&path),
                 path,
                 value,
                 file: file.to_owned(),
@@ -155,7 +159,10 @@ mod tests {
     fn entries_have_their_lines() {
         let text = "a = 1\n[b]\n  'c.d' = [1,\n 2]\n  e = { f = 0x10 }\n[empty]\n";
         let entries = read(Path::new("f"), text).unwrap();
-        let seen: Vec<(String, usize)> = entries.iter().map(|e| (e.name(), e.line)).collect();
+        let seen: Vec<(String, usize)> = entries
+            .iter()
+            .map(|e| (e.name().to_owned(), e.line))
+            .collect();
         let expected = [("a", 1), ("b.\"c.d\"", 3), ("b.e.f", 5), ("empty", 6)];
         assert_eq!(seen, expected.map(|(name, line)| (name.to_owned(), line)));
         assert_eq!(entries[2].value, Value::Integer(16));

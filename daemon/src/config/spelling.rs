@@ -182,7 +182,10 @@ mod tests {
         for entry in &mut read {
             normalise(version, entry)?;
         }
-        Ok(read.iter().map(Entry::name).collect())
+        Ok(read
+            .iter()
+            .map(|entry| entries::name(&entry.path))
+            .collect())
     }
 
     #[test]
