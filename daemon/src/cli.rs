@@ -1,6 +1,8 @@
 //! The command line: containerd's flags with containerd's meaning, so that the daemon can stand
 //! in under that name.
 
+use std::collections::HashMap;
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 /// What `--help` prints.
@@ -9,11 +11,21 @@ wherryd - containerd's API for containerd's shims, in one small daemon
 
 usage: wherryd [flags] [command]
 
+Without a command it serves. Without flags it reads /etc/containerd/config.toml if that is there,
+keeps what must survive in /var/lib/containerd and the rest in /run/containerd, and serves at
+/run/containerd/containerd.sock, where ctr, nerdctl and Docker look for it.
+
 commands:
-  config default                    print the defaults
-  config dump                       print what is in force
-  config check                      print what the file says in vain, and what replaces it
-  publish --topic T --namespace N   publish the event on stdin (what shims call)
+  config default   print the defaults, as a file of version 2
+  config dump      print what is in force, imports and flags included, likewise
+  config migrate   print the main file, whatever its version, likewise
+  config check     print each problem as FILE:LINE: problem; remedy. The status is 1 if one of
+                   them is an error, for which the daemon would not start; 0 with warnings only
+  publish --topic T --namespace N
+                   publish the event on stdin (for shims and hooks)
+  oci-hook -- PROGRAM [ARGUMENTS]
+                   run a hook of a container with {{id}}, {{pid}}, {{bundle}}, {{rootfs}},
+                   {{status}} and {{annotation \"KEY\"}} filled in from the state on stdin
 
 flags:
   -c, --config FILE       configuration file (default /etc/containerd/config.toml)
@@ -21,8 +33,14 @@ flags:
   -a, --address SOCKET    address of the gRPC socket
       --root DIR          folder of what must survive a reboot
       --state DIR         folder of what must not
+      --base DIR          everything below one folder, for a daemon that nobody has installed:
+                          DIR/root, DIR/state, DIR/wherryd.sock, DIR/wherryd.log, and
+                          DIR/config.toml if it is there. Also the variable WHERRY_BASE
   -v, --version           print the version
   -h, --help              print this
+
+Flags may have one dash or two, and their value after `=` or as the next argument. They go before
+what the file says.
 ";
 
 /// What is to be done.
@@ -38,10 +56,14 @@ pub enum Command {
         /// Namespace of the event.
         namespace: String,
     },
+    /// Run a program with what an OCI runtime told about a container filled in.
+    OciHook(Vec<OsString>),
     /// Print the default configuration.
     ConfigDefault,
     /// Print the configuration in force.
     ConfigDump,
+    /// Print the configuration file in the words of the version that is written.
+    ConfigMigrate,
     /// Print what is to be said about the configuration file.
     ConfigCheck,
     /// Print the version.
@@ -58,65 +80,155 @@ pub struct Cli {
     pub config: Option<PathBuf>,
     pub root: Option<PathBuf>,
     pub state: Option<PathBuf>,
+    pub base: Option<PathBuf>,
     pub address: Option<PathBuf>,
     pub log_level: Option<String>,
 }
 
-/// Reads the arguments after the program's name. Flags may have one dash or two, and their value
-/// after `=` or as the next argument.
+/// A flag that takes a value: its names. The last one counts.
+type Valued = &'static [&'static str];
+
+const GLOBAL: [Valued; 6] = [
+    &["c", "config"],
+    &["l", "log-level"],
+    &["a", "address"],
+    &["root"],
+    &["state"],
+    &["base"],
+];
+const PUBLISH: [Valued; 2] = [&["topic"], &["namespace"]];
+
+/// Arguments that are taken one after the other.
+struct Arguments {
+    rest: std::vec::IntoIter<OsString>,
+    /// `-v` or `-h`, when one of them was seen.
+    asked: Option<Command>,
+}
+
+impl Arguments {
+    /// Takes the flags up to the first argument that is none, which is answered as well. As with
+    /// Go's flags, `--` ends them.
+    fn flags(
+        &mut self,
+        known: &[Valued],
+    ) -> Result<(HashMap<&'static str, OsString>, Option<String>), String> {
+        let mut values = HashMap::new();
+        while let Some(argument) = self.rest.next() {
+            let text = argument
+                .to_str()
+                .ok_or_else(|| format!("{}: not UTF-8", argument.display()))?;
+            let Some(flag) = text.strip_prefix('-').filter(|flag| !flag.is_empty()) else {
+                return Ok((values, Some(text.to_owned())));
+            };
+            if text == "--" {
+                return Ok((
+                    values,
+                    self.rest
+                        .next()
+                        .map(|next| next.to_string_lossy().into_owned()),
+                ));
+            }
+            let flag = flag.strip_prefix('-').unwrap_or(flag);
+            let (name, inline) = match flag.split_once('=') {
+                Some((name, value)) => (name, Some(value)),
+                None => (flag, None),
+            };
+            let asked = match name {
+                "v" | "version" => Some(Command::Version),
+                "h" | "help" => Some(Command::Help),
+                _ => None,
+            };
+            if let Some(command) = asked {
+                match inline {
+                    None | Some("true" | "1") => self.asked = self.asked.take().or(Some(command)),
+                    Some("false" | "0") => {}
+                    Some(value) => return Err(format!("-{name}: {value:?} is not true or false")),
+                }
+                continue;
+            }
+            let names = known
+                .iter()
+                .find(|names| names.contains(&name))
+                .ok_or_else(|| format!("flag provided but not defined: -{name}; see --help"))?;
+            let value = match inline {
+                Some(value) => value.into(),
+                None => self
+                    .rest
+                    .next()
+                    .ok_or_else(|| format!("flag needs an argument: -{name}"))?,
+            };
+            values.insert(names[names.len() - 1], value);
+        }
+        Ok((values, None))
+    }
+}
+
+/// Reads the arguments after the program's name.
 ///
 /// # Errors
 /// A text that names the argument.
-pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Cli, String> {
-    let mut cli = Cli::default();
-    let (mut topic, mut namespace) = (String::new(), String::new());
-    let mut words = Vec::new();
-    let mut rest = arguments.into_iter();
-    while let Some(argument) = rest.next() {
-        let Some(flag) = argument.strip_prefix('-') else {
-            words.push(argument);
-            continue;
-        };
-        let flag = flag.strip_prefix('-').unwrap_or(flag);
-        let (name, inline) = match flag.split_once('=') {
-            Some((name, value)) => (name, Some(value.to_owned())),
-            None => (flag, None),
-        };
-        match name {
-            "v" | "version" => cli.command = Command::Version,
-            "h" | "help" => cli.command = Command::Help,
-            "c" | "config" | "root" | "state" | "a" | "address" | "l" | "log-level" | "topic"
-            | "namespace" => {
-                let value = inline
-                    .or_else(|| rest.next())
-                    .ok_or_else(|| format!("{argument}: a value is missing"))?;
-                match name {
-                    "c" | "config" => cli.config = Some(value.into()),
-                    "root" => cli.root = Some(value.into()),
-                    "state" => cli.state = Some(value.into()),
-                    "a" | "address" => cli.address = Some(value.into()),
-                    "topic" => topic = value,
-                    "namespace" => namespace = value,
-                    _ => cli.log_level = Some(value),
-                }
-            }
-            _ => return Err(format!("{argument}: no such flag; see --help")),
-        }
-    }
-    if cli.command != Command::Serve {
-        return Ok(cli);
-    }
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    cli.command = match words.as_slice() {
-        [] => Command::Serve,
-        ["publish"] => Command::Publish { topic, namespace },
-        ["config", "default"] => Command::ConfigDefault,
-        ["config", "dump"] => Command::ConfigDump,
-        ["config", "check"] => Command::ConfigCheck,
-        ["help"] => Command::Help,
-        other => return Err(format!("{}: no such command; see --help", other.join(" "))),
+pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, String> {
+    let mut arguments = Arguments {
+        rest: arguments.into_iter().collect::<Vec<_>>().into_iter(),
+        asked: None,
     };
+    let (mut flags, word) = arguments.flags(&GLOBAL)?;
+    let mut path = |name: &str| flags.remove(name).map(PathBuf::from);
+    let mut cli = Cli {
+        command: Command::Serve,
+        config: path("config"),
+        root: path("root"),
+        state: path("state"),
+        base: path("base"),
+        address: path("address"),
+        log_level: path("log-level").map(|level| level.to_string_lossy().into_owned()),
+    };
+    cli.command = match word {
+        None => Command::Serve,
+        Some(word) => command(&word, &mut arguments)?,
+    };
+    if let Some(asked) = arguments.asked {
+        cli.command = asked;
+    }
     Ok(cli)
+}
+
+fn command(word: &str, arguments: &mut Arguments) -> Result<Command, String> {
+    let text = |value: Option<OsString>| value.unwrap_or_default().to_string_lossy().into_owned();
+    let (command, next) = match word {
+        "publish" => {
+            let (mut flags, next) = arguments.flags(&PUBLISH)?;
+            let topic = text(flags.remove("topic"));
+            let namespace = text(flags.remove("namespace"));
+            (Command::Publish { topic, namespace }, next)
+        }
+        "oci-hook" => {
+            let (_, program) = arguments.flags(&[])?;
+            let all = program
+                .map(OsString::from)
+                .into_iter()
+                .chain(arguments.rest.by_ref());
+            return Ok(Command::OciHook(all.collect()));
+        }
+        "config" => {
+            let (_, next) = arguments.flags(&[])?;
+            let command = match next.as_deref() {
+                Some("default") => Command::ConfigDefault,
+                Some("dump") => Command::ConfigDump,
+                Some("migrate") => Command::ConfigMigrate,
+                Some("check") => Command::ConfigCheck,
+                None | Some("help" | "h") => return Ok(Command::Help),
+                Some(other) => return Err(format!("config {other}: no such command; see --help")),
+            };
+            (command, arguments.flags(&[])?.1)
+        }
+        "help" | "h" => return Ok(Command::Help),
+        other => return Err(format!("{other}: no such command; see --help")),
+    };
+    match next {
+        Some(next) if arguments.asked.is_none() => Err(format!("{next}: one argument too many")),
+        _ => Ok(command),
+    }
 }
 
 #[cfg(test)]
@@ -124,22 +236,65 @@ mod tests {
     use super::*;
 
     fn parsed(line: &str) -> Result<Cli, String> {
-        parse(line.split_whitespace().map(str::to_owned))
+        parse(line.split_whitespace().map(OsString::from))
     }
 
     #[test]
     fn flags_are_those_of_containerd() {
-        let cli = parsed("-c f --root=/r --state /s -address a -l debug").unwrap();
+        let cli = parsed("-c f --root=/r --state /s -address a --log-level=debug").unwrap();
         assert_eq!(cli.command, Command::Serve);
+        assert_eq!(cli.config.as_deref(), Some("f".as_ref()));
         assert_eq!(cli.root.as_deref(), Some("/r".as_ref()));
+        assert_eq!(cli.state.as_deref(), Some("/s".as_ref()));
         assert_eq!(cli.address.as_deref(), Some("a".as_ref()));
         assert_eq!(cli.log_level.as_deref(), Some("debug"));
-        let cli = parsed("--address a publish --topic /t --namespace n").unwrap();
+        // The last one of two counts, under either name.
+        assert_eq!(
+            parsed("-a x --address=y").unwrap().address,
+            Some("y".into())
+        );
+        assert_eq!(parsed("-l -v").unwrap().log_level.as_deref(), Some("-v"));
+    }
+
+    #[test]
+    fn commands_are_those_of_containerd() {
         let (topic, namespace) = ("/t".to_owned(), "n".to_owned());
-        assert_eq!(cli.command, Command::Publish { topic, namespace });
-        assert_eq!(parsed("-v").unwrap().command, Command::Version);
-        for line in ["--nothing", "--root", "serve"] {
-            parsed(line).unwrap_err();
+        for (line, command) in [
+            ("", Command::Serve),
+            ("-v", Command::Version),
+            ("--version config dump", Command::Version),
+            ("config", Command::Help),
+            ("publish --help", Command::Help),
+            ("--v=false", Command::Serve),
+            ("-a x config default", Command::ConfigDefault),
+            ("config migrate", Command::ConfigMigrate),
+            (
+                "publish -topic /t --namespace=n",
+                Command::Publish { topic, namespace },
+            ),
+            (
+                "oci-hook -- p --pid={{pid}} -v",
+                Command::OciHook(["p", "--pid={{pid}}", "-v"].map(OsString::from).into()),
+            ),
+        ] {
+            assert_eq!(parsed(line).map(|cli| cli.command), Ok(command), "{line}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_understood_is_named() {
+        for (line, named) in [
+            ("--nothing", "-nothing"),
+            ("--root", "-root"),
+            ("serve", "serve"),
+            ("--topic x", "-topic"),
+            ("publish --root x", "-root"),
+            ("config delete", "delete"),
+            ("config dump more", "more"),
+            ("--help=maybe", "maybe"),
+        ] {
+            let error = parsed(line).unwrap_err();
+            assert!(error.contains(named), "{line}: {error}");
         }
     }
 }

@@ -1,85 +1,150 @@
 //! The binary `wherryd`: from the command line to the library.
 
 use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use daemon::cli::{self, Cli, Command};
-use daemon::config::{Config, Remark};
-use daemon::{log, publish, serve};
+use daemon::config::{self, Config, Problem};
+use daemon::{log, oci_hook, publish, serve, version};
 
 fn main() -> ExitCode {
-    match cli::parse(std::env::args().skip(1)).and_then(run) {
+    let mut arguments = std::env::args_os();
+    let program = arguments.next().unwrap_or_default();
+    let program = Path::new(&program)
+        .file_name()
+        .unwrap_or_else(|| "wherryd".as_ref());
+    let program = program.to_string_lossy().into_owned();
+    let parsed = cli::parse(arguments).map(|mut cli| {
+        let base = || std::env::var_os("WHERRY_BASE").filter(|base| !base.is_empty());
+        cli.base = cli.base.or_else(|| base().map(PathBuf::from));
+        cli
+    });
+    match parsed.and_then(|cli| run(cli, &program)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let _ = writeln!(std::io::stderr(), "wherryd: {error}");
+            if !error.is_empty() {
+                let _ = writeln!(std::io::stderr(), "{program}: {error}");
+            }
             ExitCode::FAILURE
         }
     }
 }
 
-fn run(cli: Cli) -> Result<(), String> {
-    let say = |text: &str| {
-        std::io::stdout()
-            .write_all(text.as_bytes())
-            .map_err(|error| format!("stdout: {error}"))
-    };
+fn run(cli: Cli, program: &str) -> Result<(), String> {
     match cli.command {
-        Command::Version => say(&format!("wherryd {}\n", env!("CARGO_PKG_VERSION"))),
+        Command::Version => say(&version::line(program)),
         Command::Help => say(cli::HELP),
         Command::Publish {
             ref topic,
             ref namespace,
         } => {
-            let mut address = effective(&cli)?.0.address.into_os_string();
-            address.push(".ttrpc");
-            let work = publish::publish(address.as_ref(), topic.clone(), namespace.clone());
+            let address = events_address(&cli)?;
+            let work = publish::publish(&address, topic.clone(), namespace.clone());
             runtime()?.block_on(work)
         }
-        Command::ConfigDefault => say(&Config::default().dump()),
-        Command::ConfigDump => say(&effective(&cli)?.0.dump()),
+        Command::OciHook(ref command) => oci_hook::run(command),
+        Command::ConfigDefault => say(&start(&cli).0.dump()),
+        Command::ConfigDump => say(&told(effective(&cli))?.0.dump()),
+        Command::ConfigMigrate => {
+            let file = start(&cli).1;
+            say(&told(config::migrate(&file))?)
+        }
         Command::ConfigCheck => {
-            let (_, remarks) = effective(&cli)?;
-            for remark in &remarks {
-                say(&format!("{remark}\n"))?;
+            let (problems, outcome) = match effective(&cli) {
+                Ok((_, problems)) => (problems, Ok(())),
+                // The problems say it all.
+                Err(problems) => (problems, Err(String::new())),
+            };
+            for problem in &problems {
+                say(&format!("{problem}\n"))?;
             }
-            match remarks.len() {
-                0 => Ok(()),
-                count => Err(format!("{count} keys have no effect")),
-            }
+            outcome
         }
         Command::Serve => {
-            let (config, remarks) = effective(&cli)?;
-            log::init(&config.log_level)?;
-            for remark in &remarks {
-                ::log::warn!("{remark}");
+            let (config, problems) = told(effective(&cli))?;
+            let file = cli.base.as_ref().map(|base| base.join("wherryd.log"));
+            log::init(&config.log_level, &config.log_format, file.as_deref())?;
+            for problem in &problems {
+                ::log::warn!("{problem}");
             }
             sys::process::arena_limit();
             let runtime = runtime()?;
             let served = runtime.block_on(serve::serve(config));
             // What still runs on the blocking pool does not hold up the end.
             runtime.shutdown_background();
+            if let (Err(error), true) = (&served, cli.base.is_some()) {
+                ::log::error!("{error}");
+            }
             served
         }
     }
 }
 
-/// What is in force: the flags before everything else.
-fn effective(cli: &Cli) -> Result<(Config, Vec<Remark>), String> {
-    let (mut config, remarks) =
-        Config::load(cli.config.as_deref()).map_err(|refusal| refusal.to_string())?;
+fn say(text: &str) -> Result<(), String> {
+    std::io::stdout()
+        .write_all(text.as_bytes())
+        .map_err(|error| format!("stdout: {error}"))
+}
+
+/// Why a file is refused, in one text.
+fn told<T>(outcome: Result<T, Vec<Problem>>) -> Result<T, String> {
+    outcome.map_err(|problems| {
+        let errors = problems.iter().filter(|problem| problem.is_error);
+        let lines: Vec<String> = errors.map(Problem::to_string).collect();
+        lines.join("\n")
+    })
+}
+
+/// What holds without a file, and where the file is.
+fn start(cli: &Cli) -> (Config, PathBuf) {
+    let base = cli.base.as_deref().map(absolute);
+    let (config, default) = match &base {
+        Some(base) => (Config::below(base), base.join("config.toml")),
+        None => (Config::default(), config::DEFAULT_FILE.into()),
+    };
+    (config, cli.config.clone().unwrap_or(default))
+}
+
+/// What is in force: the flags before the file, the file before everything else.
+fn effective(cli: &Cli) -> Result<(Config, Vec<Problem>), Vec<Problem>> {
+    let (mut config, file) = start(cli);
+    // A file that is named must be there.
+    let problems = if cli.config.is_some() || file.exists() {
+        config.read(&file)?
+    } else {
+        Vec::new()
+    };
     if let Some(root) = &cli.root {
-        config.root.clone_from(root);
+        config.root = absolute(root);
     }
     if let Some(state) = &cli.state {
-        config.state.clone_from(state);
+        config.state = absolute(state);
     }
     if let Some(address) = &cli.address {
-        config.address.clone_from(address);
+        config.address = absolute(address);
     }
     if let Some(level) = &cli.log_level {
         config.log_level.clone_from(level);
     }
-    Ok((config, remarks))
+    Ok((config, problems))
+}
+
+/// Where the daemon takes events from shims and hooks: what it told the shim that calls, unless
+/// another daemon is named; else beside that daemon's gRPC socket.
+fn events_address(cli: &Cli) -> Result<PathBuf, String> {
+    let told_to_shim = std::env::var_os("TTRPC_ADDRESS").filter(|address| !address.is_empty());
+    let of_shim = std::env::var_os("GRPC_ADDRESS").map(PathBuf::from);
+    match told_to_shim {
+        Some(address) if cli.address.is_none() || cli.address == of_shim => Ok(address.into()),
+        _ => Ok(told(effective(cli))?.0.ttrpc_socket().0),
+    }
+}
+
+/// Where a path of the command line is: shims run in folders of their own.
+fn absolute(path: impl AsRef<Path>) -> PathBuf {
+    let path = path.as_ref();
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime, String> {

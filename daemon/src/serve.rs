@@ -19,8 +19,8 @@ use crate::config::Config;
 use crate::content::Content;
 use crate::exchange::Exchange;
 use crate::gc::Collector;
-use crate::gc::scheduler::Thresholds;
 use crate::grpc::{self, Services};
+use crate::setup;
 use crate::shim::manager::Manager;
 use crate::shim::process::Surroundings;
 use crate::snapshot::Snapshots;
@@ -32,25 +32,18 @@ use crate::ttrpc::server as events;
 /// # Errors
 /// A text that says what could not be set up.
 pub async fn serve(config: Config) -> Result<(), String> {
+    setup::required_plugins(&config, || grpc::PARTS.to_vec())?;
+    setup::process(&config)?;
     folder(&config.root)?;
     folder(&config.state)?;
     let own = config.root.join("io.wherry.metadata.v1");
     folder(&own)?;
     let store = Store::open(&own.join("meta.redb"))?;
     let uuid = uuid(&own.join("uuid"))?;
-    if config.oom_score != 0
-        && let Err(error) = sys::process::set_oom_score_adj(sys::process::pid(), config.oom_score)
-    {
-        log::warn!("oom_score {}: {error}", config.oom_score);
-    }
-
     let exchange = Arc::new(Exchange::default());
-    let surroundings = Surroundings {
-        address: config.address.clone(),
-        publish_binary: std::env::current_exe().map_err(|error| error.to_string())?,
-        debug: config.shim_debug || ["debug", "trace"].contains(&config.log_level.as_str()),
-    };
-    let ttrpc_address = surroundings.ttrpc_address();
+    let surroundings = Surroundings::new(&config).map_err(|error| error.to_string())?;
+    let ttrpc_socket = config.ttrpc_socket();
+    let ttrpc_address = ttrpc_socket.0.clone();
     let manager = Arc::new(Manager::new(&config, surroundings, exchange.clone()));
     let content = Content::open(&config.root, store.clone())
         .map_err(|refusal| refusal.message().to_owned())?;
@@ -67,8 +60,8 @@ pub async fn serve(config: Config) -> Result<(), String> {
         uuid: uuid.into(),
     };
 
-    let ttrpc = listen(&ttrpc_address, &config)?;
-    let grpc = listen(&config.address, &config)?;
+    let ttrpc = listen(&ttrpc_address, ttrpc_socket.1, ttrpc_socket.2)?;
+    let grpc = listen(&config.address, config.uid, config.gid)?;
     // The table is complete before the first call is answered; connecting goes on behind.
     manager
         .reload()
@@ -80,11 +73,11 @@ pub async fn serve(config: Config) -> Result<(), String> {
         ttrpc_address.display()
     );
     crate::notify::systemd("READY=1");
-    tokio::spawn(collector.run(Thresholds::default()));
+    tokio::spawn(collector.run(config.gc));
 
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
-    let router = grpc::router(&services, config.max_receive, config.max_send);
+    let router = grpc::router(&services, &config);
     let served = router.serve_with_incoming(UnixListenerStream::new(grpc));
     tokio::select! {
         ended = served => ended.map_err(|error| format!("gRPC: {error}"))?,
@@ -118,7 +111,7 @@ fn uuid(path: &Path) -> Result<String, String> {
 }
 
 /// Listens at `path`, in place of a socket that nobody listens at any more.
-fn listen(path: &Path, config: &Config) -> Result<UnixListener, String> {
+fn listen(path: &Path, uid: u32, gid: u32) -> Result<UnixListener, String> {
     let told = |error: io::Error| format!("{}: {error}", path.display());
     if let Some(parent) = path.parent() {
         folder(parent)?;
@@ -128,8 +121,8 @@ fn listen(path: &Path, config: &Config) -> Result<UnixListener, String> {
     }
     sys::fs::remove_if_exists(path).map_err(told)?;
     let listener = sys::socket::listen_unix(path, 0o660).map_err(told)?;
-    if (config.uid, config.gid) != (sys::process::euid(), sys::process::egid()) {
-        chown(path, Some(config.uid), Some(config.gid)).map_err(told)?;
+    if (uid, gid) != (sys::process::euid(), sys::process::egid()) {
+        chown(path, Some(uid), Some(gid)).map_err(told)?;
     }
     UnixListener::from_std(StdListener::from(listener)).map_err(told)
 }

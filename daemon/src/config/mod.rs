@@ -1,47 +1,131 @@
 //! What the daemon is told: one effective configuration, whatever version of the file it is from.
+//!
+//! A file goes this way: [`entries`] reads its keys with their lines, [`spelling`] gives them the
+//! names of version 2, [`sources`] joins it with what it imports, [`keys`] says for each key where
+//! its value goes, [`slot`] which values it may have, and [`write`](mod@write) writes the result.
 
-mod file;
+mod apply;
+mod duration;
+mod entries;
+mod globs;
+mod keys;
+mod problem;
+mod runtimes;
+mod slot;
+mod sources;
+mod spelling;
+#[cfg(test)]
+mod tests;
+mod write;
 
-use std::fmt::Write;
-use std::io;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-pub use file::Remark;
+pub use problem::Problem;
+pub use runtimes::{Runtime, Runtimes};
+pub use write::migrate;
 
 /// The largest message that clients may send or are sent, unless said otherwise, in bytes.
 const MESSAGE_LIMIT: usize = 16 << 20;
 /// Where the file is, unless said otherwise.
-const DEFAULT_FILE: &str = "/etc/containerd/config.toml";
-/// How deep imports may go.
-const IMPORT_DEPTH: usize = 8;
+pub const DEFAULT_FILE: &str = "/etc/containerd/config.toml";
 
 /// What is in force.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     /// What must survive a reboot.
     pub root: PathBuf,
     /// What must not: bundles, sockets.
     pub state: PathBuf,
+    /// The folder of temporary files, the daemon's own and its shims' (`TMPDIR`); empty for the
+    /// system's.
+    pub temp: PathBuf,
     /// The daemon's own score for the kernel's out-of-memory killer; 0 leaves it alone.
     pub oom_score: i32,
+    /// The files that were imported, or are to be.
+    pub imports: Vec<String>,
+    /// Plugins that are not to be served, by their full names.
+    pub disabled_plugins: Vec<String>,
+    /// Plugins without which the daemon is not to start, by their full names.
+    pub required_plugins: Vec<String>,
     /// The gRPC socket.
     pub address: PathBuf,
-    /// Owner of both sockets.
+    /// Owner of the gRPC socket.
     pub uid: u32,
-    /// Group of both sockets.
+    /// Group of the gRPC socket.
     pub gid: u32,
     /// The largest request, in bytes.
     pub max_receive: usize,
     /// The largest answer, in bytes.
     pub max_send: usize,
-    /// What is logged: one of containerd's names.
+    /// The ttrpc socket; empty for the gRPC socket's name with `.ttrpc` behind it. See
+    /// [`Config::ttrpc_socket`].
+    pub ttrpc_address: PathBuf,
+    /// Owner of the ttrpc socket, where it has an address of its own.
+    pub ttrpc_uid: u32,
+    /// Group of the ttrpc socket, likewise.
+    pub ttrpc_gid: u32,
+    /// What is logged: one of containerd's names, or empty.
     pub log_level: String,
+    /// How it is logged: `text` or `json`; empty for `text`.
+    pub log_format: String,
+    /// Where metrics are served over HTTP (`host:port`); empty for nowhere.
+    pub metrics_address: String,
+    /// Whether the metrics have histograms of how long calls took.
+    pub grpc_histogram: bool,
+    /// Whether containers are left out of the metrics.
+    pub no_prometheus: bool,
+    /// The cgroup that the daemon joins; empty for the one it is started in.
+    pub cgroup: String,
+    /// How long shims may take.
+    pub timeouts: Timeouts,
+    /// When what nothing refers to is removed.
+    pub gc: Gc,
+    /// Whether namespaces share what they have downloaded: `shared` or `isolated`.
+    pub content_sharing_policy: String,
+    /// The platforms whose tasks are run.
+    pub platforms: Vec<String>,
+    /// Whether each task has the threads of a core for itself.
+    pub sched_core: bool,
+    /// What makes layers, in the order in which they are tried.
+    pub differs: Vec<String>,
+    /// Folders of snapshotters, by their names; those that are not here are below the root.
+    pub snapshotter_roots: BTreeMap<String, PathBuf>,
     /// Whether shims log more even where the daemon does not.
     pub shim_debug: bool,
     /// The OCI runtime of containers of `io.containerd.runtime.v1.linux` that name none.
     pub legacy_runtime: String,
     /// The folder that this runtime keeps its state in.
     pub legacy_root: String,
+    /// The runtimes that the kubelet may name.
+    pub cri: Runtimes,
+}
+
+/// How long shims may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeouts {
+    /// To answer a daemon that has been started again.
+    pub load: Duration,
+    /// To end after the last task was deleted.
+    pub shutdown: Duration,
+    /// To clean up after a shim that died.
+    pub cleanup: Duration,
+}
+
+/// When what nothing refers to is removed.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Gc {
+    /// The share of time that may be spent on it.
+    pub pause_threshold: f64,
+    /// After how many deletions; 0 for never because of them.
+    pub deletion_threshold: u32,
+    /// After how many changes.
+    pub mutation_threshold: u32,
+    /// How long after what caused it.
+    pub schedule_delay: Duration,
+    /// How long after the daemon's start.
+    pub startup_delay: Duration,
 }
 
 impl Default for Config {
@@ -49,219 +133,110 @@ impl Default for Config {
         Self {
             root: "/var/lib/containerd".into(),
             state: "/run/containerd".into(),
+            temp: PathBuf::new(),
             oom_score: 0,
+            imports: Vec::new(),
+            disabled_plugins: Vec::new(),
+            required_plugins: Vec::new(),
             address: "/run/containerd/containerd.sock".into(),
             uid: 0,
             gid: 0,
             max_receive: MESSAGE_LIMIT,
             max_send: MESSAGE_LIMIT,
+            ttrpc_address: PathBuf::new(),
+            ttrpc_uid: 0,
+            ttrpc_gid: 0,
             log_level: String::new(),
+            log_format: String::new(),
+            metrics_address: String::new(),
+            grpc_histogram: false,
+            no_prometheus: false,
+            cgroup: String::new(),
+            timeouts: Timeouts {
+                // Shorter than containerd's 5 s: whoever asks for the task waits for it.
+                load: Duration::from_secs(2),
+                shutdown: Duration::from_secs(3),
+                cleanup: Duration::from_secs(5),
+            },
+            gc: Gc {
+                pause_threshold: 0.02,
+                deletion_threshold: 0,
+                mutation_threshold: 100,
+                schedule_delay: Duration::ZERO,
+                startup_delay: Duration::from_millis(100),
+            },
+            content_sharing_policy: "shared".to_owned(),
+            platforms: vec![own_platform().to_owned()],
+            sched_core: false,
+            differs: vec!["walking".to_owned()],
+            snapshotter_roots: BTreeMap::new(),
             shim_debug: false,
             legacy_runtime: String::new(),
             legacy_root: String::new(),
+            cri: Runtimes::default(),
         }
     }
 }
 
-/// A limit as the file has it: 0 means the default.
-fn message_limit(value: u32) -> usize {
-    match usize::try_from(value) {
-        Ok(0) | Err(_) => MESSAGE_LIMIT,
-        Ok(value) => value,
+fn own_platform() -> &'static str {
+    match std::env::consts::ARCH {
+        "aarch64" => "linux/arm64",
+        _ => "linux/amd64",
     }
 }
 
 impl Config {
-    /// What the file says, and what is to be said about the file. Without `path` the default file
-    /// is read if there is one; a file that is named must be there.
+    /// Everything below one folder, for a daemon that nobody has installed.
+    pub fn below(base: &Path) -> Self {
+        Self {
+            root: base.join("root"),
+            state: base.join("state"),
+            address: base.join("wherryd.sock"),
+            ..Self::default()
+        }
+    }
+
+    /// Puts what `file` and the files that it imports say over what is here, and answers what is
+    /// to be said about them.
     ///
     /// # Errors
-    /// The remark for which the file is refused.
-    pub fn load(path: Option<&Path>) -> Result<(Self, Vec<Remark>), Remark> {
-        let mut config = Self::default();
-        let mut remarks = Vec::new();
-        let file = path.unwrap_or_else(|| Path::new(DEFAULT_FILE));
-        match std::fs::read_to_string(file) {
-            Ok(text) => config.read(file, &text, &mut remarks, 0)?,
-            Err(error) if path.is_none() && error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(refusal(file, error.to_string())),
+    /// Everything for which the file is refused, and the warnings; nothing is changed then.
+    pub fn read(&mut self, file: &Path) -> Result<Vec<Problem>, Vec<Problem>> {
+        let sources = sources::read(file, true)?;
+        let mut config = self.clone();
+        let problems = apply::apply(&sources, &mut config);
+        if problems.iter().any(|problem| problem.is_error) {
+            return Err(problems);
         }
-        for (name, folder) in [("root", &config.root), ("state", &config.state)] {
-            if !folder.is_absolute() {
-                return Err(refusal(file, format!("{name}: must be an absolute path")));
-            }
-        }
-        if config.root == config.state {
-            return Err(refusal(
-                file,
-                "root and state must be different folders".to_owned(),
-            ));
-        }
-        Ok((config, remarks))
+        let files = sources.files.iter().skip(1);
+        config.imports = files.map(|path| path.display().to_string()).collect();
+        *self = config;
+        Ok(problems)
     }
 
-    fn read(
-        &mut self,
-        path: &Path,
-        text: &str,
-        remarks: &mut Vec<Remark>,
-        depth: usize,
-    ) -> Result<(), Remark> {
-        let imports = file::apply(path, text, self, remarks)?;
-        if depth == IMPORT_DEPTH && !imports.is_empty() {
-            return Err(refusal(path, "imports: nested too deep".to_owned()));
+    /// Where the ttrpc socket is, and its owner and group: as with containerd, beside the gRPC
+    /// socket and with its owner unless it has an address of its own.
+    pub fn ttrpc_socket(&self) -> (PathBuf, u32, u32) {
+        if self.ttrpc_address.as_os_str().is_empty() {
+            let mut path = self.address.clone().into_os_string();
+            path.push(".ttrpc");
+            return (path.into(), self.uid, self.gid);
         }
-        for import in imports {
-            let files = matching(path, &import)
-                .map_err(|error| refusal(path, format!("imports: {import}: {error}")))?;
-            for file in files {
-                let text = std::fs::read_to_string(&file)
-                    .map_err(|error| refusal(&file, error.to_string()))?;
-                self.read(&file, &text, remarks, depth + 1)?;
-            }
-        }
-        Ok(())
+        (self.ttrpc_address.clone(), self.ttrpc_uid, self.ttrpc_gid)
     }
 
-    /// What is in force, as a file of version 2.
-    pub fn dump(&self) -> String {
-        let mut text = String::from("version = 2\n");
-        let path = |path: &Path| format!("{:?}", path.display().to_string());
-        let mut line = |args: std::fmt::Arguments<'_>| {
-            // Writing to a String does not fail.
-            let _ = writeln!(text, "{args}");
+    /// Whether the plugin `kind` `id` (`io.containerd.grpc.v1`, `tasks`) is not to be served.
+    pub fn disables(&self, kind: &str, id: &str) -> bool {
+        let is_it = |name: &String| {
+            name.strip_prefix(kind)
+                .and_then(|rest| rest.strip_prefix('.'))
+                == Some(id)
         };
-        line(format_args!("root = {}", path(&self.root)));
-        line(format_args!("state = {}", path(&self.state)));
-        line(format_args!("oom_score = {}", self.oom_score));
-        line(format_args!(
-            "\n[grpc]\n  address = {}",
-            path(&self.address)
-        ));
-        line(format_args!("  uid = {}\n  gid = {}", self.uid, self.gid));
-        line(format_args!(
-            "  max_recv_message_size = {}",
-            self.max_receive
-        ));
-        line(format_args!("  max_send_message_size = {}", self.max_send));
-        line(format_args!("\n[debug]\n  level = {:?}", self.log_level));
-        line(format_args!(
-            "\n[plugins.\"io.containerd.runtime.v1.linux\"]"
-        ));
-        line(format_args!("  runtime = {:?}", self.legacy_runtime));
-        line(format_args!("  runtime_root = {:?}", self.legacy_root));
-        line(format_args!("  shim_debug = {}", self.shim_debug));
-        text
-    }
-}
-
-fn refusal(file: &Path, text: String) -> Remark {
-    Remark {
-        file: file.to_owned(),
-        line: 1,
-        text,
-    }
-}
-
-/// The files that an import names: one, or all of a folder that fit a `*` in the last part of the
-/// path. A relative path begins where the importing file is.
-fn matching(from: &Path, import: &str) -> io::Result<Vec<PathBuf>> {
-    let path = from.parent().unwrap_or_else(|| Path::new("/")).join(import);
-    let name = path
-        .file_name()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned();
-    let Some((start, end)) = name.split_once('*') else {
-        return Ok(vec![path]);
-    };
-    let folder = path.parent().unwrap_or_else(|| Path::new("/"));
-    let entries = match std::fs::read_dir(folder) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        other => other?,
-    };
-    let mut found = Vec::new();
-    for entry in entries {
-        let entry = entry?.file_name().to_string_lossy().into_owned();
-        let fits = entry.len() >= start.len() + end.len();
-        if fits && entry.starts_with(start) && entry.ends_with(end) {
-            found.push(folder.join(entry));
-        }
-    }
-    found.sort();
-    Ok(found)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn load(text: &str) -> Result<(Config, Vec<Remark>), Remark> {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("config.toml");
-        std::fs::write(&file, text).unwrap();
-        std::fs::write(dir.path().join("more.toml"), "oom_score = -7\n").unwrap();
-        Config::load(Some(&file))
+        self.disabled_plugins.iter().any(is_it)
     }
 
-    #[test]
-    fn every_version_means_the_same() {
-        let body = "root = '/r'\n[grpc]\naddress = '/a'\ngid = 7\n[debug]\nlevel = 'debug'\n";
-        let (first, remarks) = load(body).unwrap();
-        assert_eq!(remarks, []);
-        assert_eq!((first.address.as_path(), first.gid), (Path::new("/a"), 7));
-        for version in 2..=3 {
-            assert_eq!(
-                load(&format!("version = {version}\n{body}")).unwrap().0,
-                first
-            );
-        }
-        let fourth = "version = 4\nroot = '/r'\n[plugins.'io.containerd.server.v1.grpc']\n\
-            address = '/a'\ngid = 7\n[plugins.'io.containerd.server.v1.debug']\nlevel = 'debug'\n";
-        assert_eq!(load(fourth).unwrap(), (first.clone(), vec![]));
-        assert_eq!(load(&first.dump()).unwrap(), (first, vec![]));
-    }
-
-    #[test]
-    fn a_file_of_containerd_1_2_loads_with_every_key_accounted_for() {
-        let text = include_str!("testdata/1.2.4.toml");
-        let (config, remarks) = load(text).unwrap();
-        assert_eq!(config.legacy_runtime, "runc");
-        let keys = text.lines().filter(|line| line.contains(" = ")).count();
-        // root, state, oom_score, five of grpc, level, three of linux.
-        assert_eq!(remarks.len(), keys - 12, "{remarks:#?}");
-        for remark in &remarks {
-            let line = text.lines().nth(remark.line - 1).unwrap();
-            let key = line.trim().split(" = ").next().unwrap();
-            assert!(
-                remark.text.contains(key.trim_matches('"')),
-                "{remark}: {line}"
-            );
-            assert!(!remark.text.contains("no such key"), "{remark}");
-        }
-    }
-
-    #[test]
-    fn a_broken_file_is_refused_with_its_line() {
-        for (text, line, about) in [
-            ("root = '/r'\n[grpc\n", 2, ""),
-            ("\n\noom_score = 'x'\n", 3, "oom_score"),
-            ("[grpc]\nuid = -1\n", 2, "grpc.uid"),
-            ("version = 9\n", 1, "version"),
-            ("root = 'relative'\n", 1, "root"),
-        ] {
-            let refusal = load(text).unwrap_err();
-            assert_eq!(refusal.line, line, "{refusal}");
-            assert!(refusal.text.contains(about), "{refusal}");
-        }
-        Config::load(Some(Path::new("/nonexistent"))).unwrap_err();
-    }
-
-    #[test]
-    fn imports_are_read_after_the_file() {
-        let (config, _) = load("version = 2\nimports = ['m*.toml']\noom_score = 3\n").unwrap();
-        assert_eq!(config.oom_score, -7);
-        let (_, remarks) = load("no_such = 1\n").unwrap();
-        assert!(remarks[0].text.contains("no_such"), "{remarks:?}");
+    /// What is in force, as a file of version 2, which every containerd from 1.3 on reads.
+    pub fn dump(&self) -> String {
+        write::dump(self)
     }
 }

@@ -14,11 +14,10 @@ use core_api::events::ContentDelete;
 use tokio::sync::{Mutex, Notify};
 use tonic::Status;
 
+use crate::config::Gc;
 use crate::content::{Content, on_disk};
 use crate::exchange::Exchange;
 use crate::store::garbage::Garbage;
-
-use scheduler::Thresholds;
 
 /// How long an upload that no lease holds may lie untouched.
 const INGEST_LIMIT: Duration = Duration::from_secs(24 * 60 * 60);
@@ -61,8 +60,8 @@ impl Collector {
     }
 
     /// Collects whenever `thresholds` say so, for ever.
-    pub async fn run(self, thresholds: Thresholds) {
-        tokio::time::sleep(thresholds.startup).await;
+    pub async fn run(self, thresholds: Gc) {
+        tokio::time::sleep(thresholds.startup_delay).await;
         let mut ready = false;
         loop {
             let began = Instant::now();

@@ -15,21 +15,20 @@ use tonic::{Code, Request, Response, Status};
 
 use super::Services;
 use crate::filter::{Fields, Filters, in_map};
-
-/// The version that clients are told. They choose by it how to pull: below 2.0 they do so
-/// themselves, which is what this daemon needs while it has no transfer service.
-pub(super) const VERSION: &str = concat!("1.7.0+wherry.", env!("CARGO_PKG_VERSION"));
-/// What is shown as the revision.
-pub(super) const REVISION: &str = "wherry";
+use crate::version;
 
 /// The parts of the daemon under the names that containerd has for them.
-const PARTS: &[(&str, &str)] = &[
+pub(crate) const PARTS: &[(&str, &str)] = &[
     ("io.containerd.event.v1", "exchange"),
     ("io.containerd.metadata.v1", "redb"),
     ("io.containerd.runtime.v2", "task"),
+    ("io.containerd.content.v1", "content"),
+    ("io.containerd.gc.v1", "scheduler"),
     ("io.containerd.grpc.v1", "containers"),
+    ("io.containerd.grpc.v1", "content"),
     ("io.containerd.grpc.v1", "events"),
     ("io.containerd.grpc.v1", "healthcheck"),
+    ("io.containerd.grpc.v1", "images"),
     ("io.containerd.grpc.v1", "introspection"),
     ("io.containerd.grpc.v1", "leases"),
     ("io.containerd.grpc.v1", "namespaces"),
@@ -126,8 +125,8 @@ impl Introspection for Services {
 impl Version for Services {
     async fn version(&self, _: Request<()>) -> Result<Response<VersionResponse>, Status> {
         Ok(Response::new(VersionResponse {
-            version: VERSION.to_owned(),
-            revision: REVISION.to_owned(),
+            version: version::API.to_owned(),
+            revision: version::REVISION.to_owned(),
         }))
     }
 }

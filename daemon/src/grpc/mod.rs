@@ -11,6 +11,8 @@ mod namespaces;
 mod snapshots;
 mod tasks;
 
+pub(crate) use introspection::PARTS;
+
 use std::sync::Arc;
 
 use core_api::{
@@ -25,6 +27,7 @@ use tonic::transport::Server;
 use tonic::transport::server::Router;
 use tonic::{Request, Status};
 
+use crate::config::Config;
 use crate::content::Content;
 use crate::exchange::Exchange;
 use crate::gc::Collector;
@@ -53,26 +56,28 @@ pub struct Services {
 }
 
 /// A server of all services, with messages of at most `receive` and `send` bytes.
-pub fn router(services: &Services, receive: usize, send: usize) -> Router {
+pub fn router(services: &Services, config: &Config) -> Router {
     macro_rules! limited {
-        ($server:ident) => {
-            $server::new(services.clone())
-                .max_decoding_message_size(receive)
-                .max_encoding_message_size(send)
+        ($server:ident, $id:literal) => {
+            (!config.disables("io.containerd.grpc.v1", $id)).then(|| {
+                $server::new(services.clone())
+                    .max_decoding_message_size(config.max_receive)
+                    .max_encoding_message_size(config.max_send)
+            })
         };
     }
     Server::builder()
-        .add_service(limited!(HealthServer))
-        .add_service(limited!(VersionServer))
-        .add_service(limited!(IntrospectionServer))
-        .add_service(limited!(NamespacesServer))
-        .add_service(limited!(ContainersServer))
-        .add_service(limited!(ContentServer))
-        .add_service(limited!(ImagesServer))
-        .add_service(limited!(LeasesServer))
-        .add_service(limited!(SnapshotsServer))
-        .add_service(limited!(TasksServer))
-        .add_service(limited!(EventsServer))
+        .add_optional_service(limited!(HealthServer, "healthcheck"))
+        .add_optional_service(limited!(VersionServer, "version"))
+        .add_optional_service(limited!(IntrospectionServer, "introspection"))
+        .add_optional_service(limited!(NamespacesServer, "namespaces"))
+        .add_optional_service(limited!(ContainersServer, "containers"))
+        .add_optional_service(limited!(ContentServer, "content"))
+        .add_optional_service(limited!(ImagesServer, "images"))
+        .add_optional_service(limited!(LeasesServer, "leases"))
+        .add_optional_service(limited!(SnapshotsServer, "snapshots"))
+        .add_optional_service(limited!(TasksServer, "tasks"))
+        .add_optional_service(limited!(EventsServer, "events"))
 }
 
 /// The namespace that a request is about.
@@ -117,23 +122,19 @@ mod tests {
     use tonic::Code;
 
     use super::*;
-    use crate::config::Config;
     use crate::shim::process::Surroundings;
 
     fn services(dir: &std::path::Path) -> Services {
         let exchange = Arc::new(Exchange::default());
-        let surroundings = Surroundings {
-            address: dir.join("s"),
-            publish_binary: "/bin/true".into(),
-            debug: false,
-        };
         let config = Config {
             root: dir.join("root"),
             state: dir.join("state"),
+            address: dir.join("s"),
             ..Config::default()
         };
         let store = Store::open(&dir.join("meta")).unwrap();
         let content = Content::open(&dir.join("root"), store.clone()).unwrap();
+        let surroundings = Surroundings::new(&config).unwrap();
         Services {
             collector: Collector::new(content.clone(), exchange.clone()),
             content,

@@ -16,29 +16,46 @@ use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
 use crate::bundle::Bundle;
+use crate::config::Config;
 
 /// How long a shim may take to start.
 const START_LIMIT: Duration = Duration::from_secs(30);
-/// How long cleaning up after a shim may take.
-const DELETE_LIMIT: Duration = Duration::from_secs(5);
 
 /// What every shim is told about the daemon.
 #[derive(Debug, Clone)]
 pub struct Surroundings {
-    /// Path of the gRPC socket; the ttrpc socket is beside it.
+    /// Path of the gRPC socket.
     pub address: PathBuf,
+    /// Path of the ttrpc socket, which shims publish events to.
+    pub ttrpc_address: PathBuf,
     /// The daemon's own binary, which publishes events for whoever cannot.
     pub publish_binary: PathBuf,
     /// Whether shims log more.
     pub debug: bool,
+    /// Whether each shim, with its containers, has the threads of a core for itself.
+    pub sched_core: bool,
+    /// The folder of temporary files; empty for the system's.
+    pub temp: PathBuf,
+    /// How long cleaning up after a shim may take.
+    pub cleanup_limit: Duration,
 }
 
 impl Surroundings {
-    /// The address that shims publish events to.
-    pub fn ttrpc_address(&self) -> PathBuf {
-        let mut path = self.address.clone().into_os_string();
-        path.push(".ttrpc");
-        path.into()
+    /// What `config` says.
+    ///
+    /// # Errors
+    /// The daemon's own binary cannot be found.
+    pub fn new(config: &Config) -> io::Result<Self> {
+        let debug = ["debug", "trace"].contains(&config.log_level.as_str());
+        Ok(Self {
+            address: config.address.clone(),
+            ttrpc_address: config.ttrpc_socket().0,
+            publish_binary: std::env::current_exe()?,
+            debug: debug || config.shim_debug,
+            sched_core: config.sched_core,
+            temp: config.temp.clone(),
+            cleanup_limit: config.timeouts.cleanup,
+        })
     }
 
     fn command(&self, binary: &Path, bundle: &Bundle) -> Command {
@@ -54,7 +71,7 @@ impl Surroundings {
             .current_dir(&bundle.path)
             .env(env::GOMAXPROCS, "2")
             .env("MAX_SHIM_VERSION", "2")
-            .env(env::TTRPC_ADDRESS, self.ttrpc_address())
+            .env(env::TTRPC_ADDRESS, &self.ttrpc_address)
             .env("GRPC_ADDRESS", &self.address)
             .env("NAMESPACE", &bundle.namespace)
             .env_remove(env::NOTIFY_SOCKET)
@@ -62,6 +79,12 @@ impl Surroundings {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .kill_on_drop(true);
+        if self.sched_core {
+            command.env(env::SCHED_CORE, "1");
+        }
+        if !self.temp.as_os_str().is_empty() {
+            command.env("TMPDIR", &self.temp);
+        }
         command
     }
 }
@@ -157,7 +180,7 @@ pub fn legacy(address: &str) -> Endpoint {
 /// Cleans up after a shim that is gone: its processes, mounts and runtime state.
 ///
 /// # Errors
-/// As [`start`], with 5 s.
+/// As [`start`], with the limit of the configuration.
 pub async fn delete(
     surroundings: &Surroundings,
     binary: &Path,
@@ -166,9 +189,9 @@ pub async fn delete(
     let mut command = surroundings.command(binary, bundle);
     command.arg("-bundle").arg(&bundle.path).arg("delete");
     let told = |what: &str| io::Error::other(format!("{}: {what}", binary.display()));
-    let output = tokio::time::timeout(DELETE_LIMIT, command.output())
+    let output = tokio::time::timeout(surroundings.cleanup_limit, command.output())
         .await
-        .map_err(|_| told("delete took longer than 5 s"))?
+        .map_err(|_| told("delete took longer than it may"))?
         .map_err(|error| told(&error.to_string()))?;
     let said = String::from_utf8_lossy(&output.stderr);
     if !output.status.success() {

@@ -130,6 +130,11 @@ pub struct Bed {
 impl Bed {
     /// Starts a daemon on empty folders and waits until it serves.
     pub fn new(shims: Shims) -> Self {
+        Self::with_config(shims, "version = 2\n")
+    }
+
+    /// As [`Bed::new`], with what `config` says.
+    pub fn with_config(shims: Shims, config: &str) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let dir = tempfile::Builder::new().prefix("wd").tempdir().unwrap();
@@ -137,7 +142,7 @@ impl Bed {
         fs::create_dir_all(&bin).unwrap();
         fs::copy("/bin/busybox", bin.join("busybox")).unwrap();
         std::os::unix::fs::symlink("busybox", bin.join("sh")).unwrap();
-        fs::write(dir.path().join("config.toml"), "version = 2\n").unwrap();
+        fs::write(dir.path().join("config.toml"), config).unwrap();
         let namespace = format!("wd{}-{count}", std::process::id());
         let mut bed = Self {
             dir,
