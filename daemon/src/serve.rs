@@ -47,9 +47,9 @@ pub async fn serve(config: Config) -> Result<(), String> {
     let manager = Arc::new(Manager::new(&config, surroundings, exchange.clone()));
     let content = Content::open(&config.root, store.clone())
         .map_err(|refusal| refusal.message().to_owned())?;
-    let collector = Collector::new(content.clone(), exchange.clone());
     let snapshots = Snapshots::new(&config.root, store.clone());
     snapshots.recover();
+    let collector = Collector::new(content.clone(), snapshots.clone(), exchange.clone());
     let services = Services {
         store,
         collector: collector.clone(),

@@ -10,13 +10,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use core_api::events::ContentDelete;
+use core_api::events::{ContentDelete, SnapshotRemove};
 use tokio::sync::{Mutex, Notify};
 use tonic::Status;
 
 use crate::config::Gc;
 use crate::content::{Content, on_disk};
 use crate::exchange::Exchange;
+use crate::snapshot::Snapshots;
 use crate::store::garbage::Garbage;
 
 /// How long an upload that no lease holds may lie untouched.
@@ -26,6 +27,7 @@ const INGEST_LIMIT: Duration = Duration::from_secs(24 * 60 * 60);
 #[derive(Debug, Clone)]
 pub struct Collector {
     content: Content,
+    snapshots: Snapshots,
     exchange: Arc<Exchange>,
     shared: Arc<Shared>,
 }
@@ -41,10 +43,11 @@ struct Shared {
 }
 
 impl Collector {
-    /// A collector of `content` and what belongs to it.
-    pub fn new(content: Content, exchange: Arc<Exchange>) -> Self {
+    /// A collector of `content` and `snapshots`.
+    pub fn new(content: Content, snapshots: Snapshots, exchange: Arc<Exchange>) -> Self {
         Self {
             content,
+            snapshots,
             exchange,
             shared: Arc::default(),
         }
@@ -104,13 +107,19 @@ impl Collector {
         })
         .await?;
         drop(gate);
+        for (scope, _, number) in &garbage.snapshots {
+            self.snapshots.free(&scope.snapshotter, *number);
+        }
+        self.snapshots.freed().await;
         self.publish(&garbage);
         let collected = !garbage.is_empty();
         let (content, blobs) = (garbage.content.len(), garbage.blobs.len());
+        let snapshots = garbage.snapshots.len();
         self.expire_ingests(now, garbage).await?;
         if collected {
             log::info!(
-                "garbage collected in {:?}: {content} records of blobs, {blobs} blobs",
+                "garbage collected in {:?}: {content} records of blobs, {blobs} blobs, \
+                 {snapshots} snapshots",
                 began.elapsed()
             );
         }
@@ -124,6 +133,15 @@ impl Collector {
             };
             self.exchange
                 .publish_message(namespace, "/content/delete", "ContentDelete", &event);
+        }
+        for (scope, key, _) in &garbage.snapshots {
+            let event = SnapshotRemove {
+                key: key.clone(),
+                snapshotter: scope.snapshotter.clone(),
+            };
+            let namespace = &scope.namespace;
+            self.exchange
+                .publish_message(namespace, "/snapshot/remove", "SnapshotRemove", &event);
         }
     }
 

@@ -135,10 +135,11 @@ mod tests {
         let store = Store::open(&dir.join("meta")).unwrap();
         let content = Content::open(&dir.join("root"), store.clone()).unwrap();
         let surroundings = Surroundings::new(&config).unwrap();
+        let snapshots = Snapshots::new(&dir.join("root"), store.clone());
         Services {
-            collector: Collector::new(content.clone(), exchange.clone()),
+            collector: Collector::new(content.clone(), snapshots.clone(), exchange.clone()),
             content,
-            snapshots: Snapshots::new(&dir.join("root"), store.clone()),
+            snapshots,
             store,
             manager: Arc::new(Manager::new(&config, surroundings, exchange.clone())),
             exchange,

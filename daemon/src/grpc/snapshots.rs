@@ -42,6 +42,7 @@ impl Services {
         let mounts = self.snapshots.create(scope, new).await?;
         self.exchange
             .publish_message(&namespace, "/snapshot/prepare", "SnapshotPrepare", &event);
+        self.collector.note(false);
         Ok(mounts)
     }
 }
@@ -113,6 +114,7 @@ impl Snapshots for Services {
         };
         self.exchange
             .publish_message(&namespace, "/snapshot/commit", "SnapshotCommit", &event);
+        self.collector.note(false);
         Ok(Response::new(()))
     }
 
@@ -127,6 +129,7 @@ impl Snapshots for Services {
         let event = SnapshotRemove { key, snapshotter };
         self.exchange
             .publish_message(&namespace, "/snapshot/remove", "SnapshotRemove", &event);
+        self.collector.note(true);
         Ok(Response::new(()))
     }
 

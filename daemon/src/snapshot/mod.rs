@@ -75,6 +75,18 @@ impl Snapshots {
         overlay.ready().is_err().then_some(Layout::Native.name())
     }
 
+    /// Frees the folder of a snapshot whose record is gone, some time from now on.
+    pub fn free(&self, snapshotter: &str, number: u64) {
+        if let Ok(driver) = self.driver(snapshotter) {
+            self.sweeper.free(driver, number);
+        }
+    }
+
+    /// Returns when what was to be freed before is gone.
+    pub async fn freed(&self) {
+        self.sweeper.idle().await;
+    }
+
     fn driver(&self, name: &str) -> Result<&Driver, Status> {
         let Some(driver) = self.drivers.iter().find(|d| d.layout.name() == name) else {
             return Err(status::invalid(format_args!(

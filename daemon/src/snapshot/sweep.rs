@@ -40,6 +40,11 @@ impl Sweeper {
         });
     }
 
+    /// Returns when the folders that wait for it now are deleted. The turns are given in order.
+    pub(super) async fn idle(&self) {
+        drop(self.turn.acquire().await);
+    }
+
     /// Deletes every folder that no record names, after those that wait for it already.
     pub(super) async fn sweep(&self, store: &Store, driver: &Driver) -> Result<(), Status> {
         let _turn = self.turn.acquire().await;

@@ -1,6 +1,6 @@
 //! What the collector reads and removes of the metadata, in one transaction.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::time::SystemTime;
 
 use core_api::Timestamp;
@@ -14,6 +14,7 @@ use tonic::Status;
 
 use super::content::{BLOBS, CONTENT};
 use super::images::IMAGES;
+use super::snapshots::{Record, SNAPSHOTS, Scope, forget_snapshot};
 use super::{CONTAINERS, Failure, LEASE_RESOURCES, LEASES, Store, below};
 use crate::content::digest::Digest;
 use crate::gc::graph::{Graph, Node, Thing};
@@ -34,6 +35,9 @@ pub struct Garbage {
     pub content: Vec<(String, String)>,
     /// Blobs that no namespace sees, whose files are to go.
     pub blobs: Vec<Digest>,
+    /// Snapshots that were taken away, children before their parents: where each belonged, its
+    /// key and the number of its folder.
+    pub snapshots: Vec<(Scope, String, u64)>,
     /// Uploads that a lease holds.
     pub held_ingests: HashSet<(String, String)>,
 }
@@ -45,6 +49,7 @@ impl Garbage {
             && self.images.is_empty()
             && self.content.is_empty()
             && self.blobs.is_empty()
+            && self.snapshots.is_empty()
     }
 }
 
@@ -103,6 +108,7 @@ struct Found {
     graph: Graph,
     garbage: Garbage,
     content: Vec<(String, String)>,
+    snapshots: Vec<(Node, String)>,
 }
 
 fn walk(transaction: &WriteTransaction, now: SystemTime) -> Result<Found, Failure> {
@@ -111,6 +117,7 @@ fn walk(transaction: &WriteTransaction, now: SystemTime) -> Result<Found, Failur
         graph,
         garbage,
         content,
+        snapshots,
     } = &mut found;
     each(transaction, IMAGES, |ns, name, image: Image| {
         let node: Node = (ns.clone(), Thing::Image(name.clone()));
@@ -166,6 +173,16 @@ fn walk(transaction: &WriteTransaction, now: SystemTime) -> Result<Found, Failur
         graph.labels(&node, &info.labels);
         content.push((ns, digest));
     })?;
+    each(transaction, SNAPSHOTS, |ns, key, record: Record| {
+        let (snapshotter, key) = key.split_once('\0').unwrap_or_default();
+        let thing = |key: &str| Thing::Snapshot(snapshotter.to_owned(), key.to_owned());
+        let node: Node = (ns.clone(), thing(key));
+        if !record.parent.is_empty() {
+            graph.edge(node.clone(), (ns, thing(&record.parent)));
+        }
+        graph.labels(&node, &record.labels);
+        snapshots.push((node, record.parent));
+    })?;
     Ok(found)
 }
 
@@ -174,6 +191,7 @@ fn sweep(transaction: &WriteTransaction, now: SystemTime) -> Result<Garbage, Fai
         graph,
         mut garbage,
         content,
+        snapshots,
     } = walk(transaction, now)?;
     let needed = graph.needed();
     let is_needed = |ns: &str, thing: Thing| needed.contains(&(ns.to_owned(), thing));
@@ -203,6 +221,7 @@ fn sweep(transaction: &WriteTransaction, now: SystemTime) -> Result<Garbage, Fai
             garbage.content.push((ns, digest));
         }
     }
+    garbage.snapshots = sweep_snapshots(transaction, snapshots, &needed)?;
     let mut blobs = transaction.open_table(BLOBS)?;
     if blobs.len()? != seen.len() as u64 {
         let mut gone = Vec::new();
@@ -218,6 +237,54 @@ fn sweep(transaction: &WriteTransaction, now: SystemTime) -> Result<Garbage, Fai
         }
     }
     Ok(garbage)
+}
+
+/// Forgets the snapshots that nothing needs. Those that stand on another go before it; what is
+/// needed keeps all it stands on, so nothing is in their way.
+fn sweep_snapshots(
+    transaction: &WriteTransaction,
+    found: Vec<(Node, String)>,
+    needed: &HashSet<Node>,
+) -> Result<Vec<(Scope, String, u64)>, Failure> {
+    let unneeded: HashMap<Node, String> = found
+        .into_iter()
+        .filter(|(node, _)| !needed.contains(node))
+        .collect();
+    let mut children: HashMap<Node, usize> = HashMap::new();
+    let parent_of = |(namespace, thing): &Node, parent: &str| match thing {
+        Thing::Snapshot(snapshotter, _) => {
+            let parent = Thing::Snapshot(snapshotter.clone(), parent.to_owned());
+            (namespace.clone(), parent)
+        }
+        other => (namespace.clone(), other.clone()),
+    };
+    for (node, parent) in &unneeded {
+        *children.entry(parent_of(node, parent)).or_default() += 1;
+    }
+    let mut ready: Vec<&Node> = unneeded
+        .keys()
+        .filter(|node| !children.contains_key(*node))
+        .collect();
+    let mut gone = Vec::new();
+    while let Some(node) = ready.pop() {
+        let (namespace, Thing::Snapshot(snapshotter, key)) = node else {
+            continue;
+        };
+        let scope = Scope {
+            namespace: namespace.clone(),
+            snapshotter: snapshotter.clone(),
+            lease: None,
+        };
+        let number = forget_snapshot(transaction, &scope, key)?;
+        gone.push((scope, key.clone(), number));
+        let parent = parent_of(node, &unneeded[node]);
+        let left = children.entry(parent.clone()).or_default();
+        *left = left.saturating_sub(1);
+        if *left == 0 {
+            ready.extend(unneeded.get_key_value(&parent).map(|(node, _)| node));
+        }
+    }
+    Ok(gone)
 }
 
 impl Store {

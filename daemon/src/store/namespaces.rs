@@ -9,6 +9,7 @@ use tonic::Status;
 
 use super::content::CONTENT;
 use super::images::IMAGES;
+use super::snapshots::SNAPSHOTS;
 use super::{CONTAINERS, Failure, LEASE_RESOURCES, LEASES, NAMESPACES, Store, below, decode};
 use crate::{ids, status};
 
@@ -138,6 +139,7 @@ impl Store {
             for (table, name) in [
                 (IMAGES, "images"),
                 (CONTENT, "blobs"),
+                (SNAPSHOTS, "snapshots"),
                 (CONTAINERS, "containers"),
             ] {
                 let table = transaction.open_table(table)?;
