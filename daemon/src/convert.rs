@@ -53,10 +53,10 @@ pub fn mount(mount: types::Mount) -> task::Mount {
     }
 }
 
-/// A process as clients see it.
+/// A process as clients see it: by its own id. As with containerd, the container's is left out.
 pub fn process(container: &str, state: task::StateResponse) -> Process {
     Process {
-        container_id: container.to_owned(),
+        container_id: String::new(),
         id: if state.exec_id.is_empty() {
             container.to_owned()
         } else {

@@ -133,6 +133,7 @@ impl Tasks for Services {
         request: Request<DeleteProcessRequest>,
     ) -> Result<Response<DeleteResponse>, Status> {
         let asked = request.get_ref();
+        let task = self.task(&request, &asked.container_id).await?;
         if asked.exec_id.is_empty() {
             return Err(status::invalid("exec id must be set"));
         }
@@ -141,7 +142,6 @@ impl Tasks for Services {
             exec_id: asked.exec_id.clone(),
             ..Default::default()
         };
-        let task = self.task(&request, &asked.container_id).await?;
         let answer: task::DeleteResponse = task.call("Delete", &message, None).await?;
         Ok(Response::new(DeleteResponse {
             id: asked.exec_id.clone(),
@@ -187,6 +187,7 @@ impl Tasks for Services {
 
     async fn exec(&self, request: Request<ExecProcessRequest>) -> Result<Response<()>, Status> {
         let asked = request.get_ref();
+        self.task(&request, &asked.container_id).await?;
         ids::check(&asked.exec_id)?;
         let message = task::ExecProcessRequest {
             id: asked.container_id.clone(),
