@@ -90,6 +90,10 @@ async fn everything(talk: &mut Talk, step: &str, id: &str, exec: &str) {
         exec_id: exec_id.clone(),
     };
     let _ = ask!(talk, step, "Wait", WaitResponse, wait);
+    if step == "running" {
+        // containerd deletes the first process so, and then has a task without one; we refuse.
+        return;
+    }
     let delete = DeleteProcessRequest {
         container_id,
         exec_id,
@@ -114,19 +118,12 @@ async fn whole(talk: &mut Talk, step: &str, id: &str) {
         container_id: container_id.clone(),
     };
     let _ = ask!(talk, step, "ListPids", ListPidsResponse, pids);
+    // An update without resources is not asked of both: the Go shim dies of it.
     let mut update = UpdateTaskRequest {
         container_id: container_id.clone(),
-        resources: None,
+        resources: Some(odd_any()),
         annotations: [].into(),
     };
-    let _ = ask!(
-        talk,
-        format!("{step}, nothing"),
-        "Update",
-        (),
-        update.clone()
-    );
-    update.resources = Some(odd_any());
     let _ = ask!(talk, format!("{step}, odd"), "Update", (), update.clone());
     update.resources = Some(Any {
         type_url: "types.containerd.io/opencontainers/runtime-spec/1/LinuxResources".into(),
@@ -320,6 +317,14 @@ async fn tasks_answer_as_containerds() {
             ("running metrics [\"==\"]", code),
             ("stopped metrics [\"==\"]", code),
             ("deleted metrics [\"==\"]", code),
+            (
+                "odd spec (tasks.v1.Tasks/Exec)",
+                "our shim has a code for it, the Go shim none",
+            ),
+            (
+                "again (tasks.v1.Tasks/DeleteProcess)",
+                "our shim remembers for who asks twice",
+            ),
             ("no such shim (tasks.v1.Tasks/Create)", code),
             ("odd options (tasks.v1.Tasks/Create)", code),
         ],
