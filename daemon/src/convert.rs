@@ -53,15 +53,11 @@ pub fn mount(mount: types::Mount) -> task::Mount {
     }
 }
 
-/// A process as clients see it.
-pub fn process(container: &str, state: task::StateResponse) -> Process {
+/// A process as clients see it: by its own id. As with containerd, the container's is left out.
+pub fn process(id: &str, state: task::StateResponse) -> Process {
     Process {
-        container_id: container.to_owned(),
-        id: if state.exec_id.is_empty() {
-            container.to_owned()
-        } else {
-            state.exec_id
-        },
+        container_id: String::new(),
+        id: id.to_owned(),
         pid: state.pid,
         status: EnumOrUnknown::value(&state.status),
         stdin: state.stdin,

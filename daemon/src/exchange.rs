@@ -6,7 +6,7 @@
 //! instead of the daemon growing without end.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,6 +14,9 @@ use std::task::{Context, Poll};
 use std::time::SystemTime;
 
 use core_api::Any;
+use core_api::events::{
+    ContainerCreate, ContainerDelete, ContainerUpdate, NamespaceDelete, NamespaceUpdate,
+};
 use core_api::events_service::Envelope;
 use prost::Message;
 use protobuf::Message as _;
@@ -22,7 +25,7 @@ use tokio::sync::mpsc;
 use tokio_stream::Stream;
 use tonic::Status;
 
-use crate::filter::{Fields, Filters};
+use crate::filter::{Fields, Filters, in_map};
 use crate::{ids, status};
 
 /// How many events may wait for one subscriber.
@@ -171,47 +174,55 @@ impl Drop for Subscription {
     }
 }
 
-/// What a filter may ask of an event: `namespace`, `topic`, and of events of tasks and
-/// containers `event.container_id` and `event.id`.
+/// What a filter may ask of an event: `namespace`, `topic`, and the strings and labels in events
+/// of tasks, containers and namespaces (`event.container_id`, `event.labels.KEY`).
 impl Fields for Envelope {
     fn field(&self, path: &[String]) -> Option<Cow<'_, str>> {
-        let parts: Vec<&str> = path.iter().map(String::as_str).collect();
-        match parts.as_slice() {
-            ["namespace"] => Some(self.namespace.as_str().into()),
-            ["topic"] => Some(self.topic.as_str().into()),
-            ["event", name] => event_field(self.event.as_ref()?, &self.topic, name),
-            _ => None,
-        }
-        .filter(|value| !value.is_empty())
-    }
-}
-
-fn event_field<'a>(event: &Any, topic: &str, name: &str) -> Option<Cow<'a, str>> {
-    // Every event of a task has the container's id as field 1, and those of single processes
-    // have the process's id as field 2, with these names; a decoder skips what it does not know.
-    if topic.starts_with("/tasks/") {
-        return match name {
-            "container_id" => Some(first_string(&event.value)?.into()),
-            "id" | "exec_id" => {
-                let exit = TaskExit::parse_from_bytes(&event.value).ok()?;
-                Some(exit.id.into())
-            }
+        let found = match (path[0].as_str(), &path[1..]) {
+            ("namespace", _) => Some(self.namespace.as_str().into()),
+            ("topic", _) => Some(self.topic.as_str().into()),
+            ("event", [name, rest @ ..]) => event_field(self.event.as_ref()?, name, rest),
             _ => None,
         };
+        found.filter(|value| !value.is_empty())
     }
-    if topic.starts_with("/containers/") && name == "id"
-        || topic.starts_with("/namespaces/") && name == "name"
-    {
-        return Some(first_string(&event.value)?.into());
-    }
-    None
 }
 
-/// The string in field 1 of an encoded message.
-fn first_string(message: &[u8]) -> Option<String> {
-    core_api::events::ContainerDelete::decode(message)
-        .ok()
-        .map(|event| event.id)
+fn event_field<'a>(event: &Any, name: &str, rest: &[String]) -> Option<Cow<'a, str>> {
+    let bytes = event.value.as_slice();
+    let labelled = |labels: &BTreeMap<String, String>| {
+        in_map(labels, rest).map(|value| Cow::Owned(value.into_owned()))
+    };
+    let kind = event.type_url.rsplit('/').next().unwrap_or_default();
+    match (kind.strip_prefix("containerd.events.")?, name) {
+        // Of tasks, every event has the container's id as field 1, and those of single processes
+        // have the process's id as field 2; a decoder skips what it does not know.
+        (kind, "container_id") if kind.starts_with("Task") => {
+            Some(ContainerDelete::decode(bytes).ok()?.id.into())
+        }
+        (kind, "id" | "exec_id") if kind.starts_with("Task") => {
+            Some(TaskExit::parse_from_bytes(bytes).ok()?.id.into())
+        }
+        ("ContainerCreate" | "ContainerUpdate" | "ContainerDelete", "id") => {
+            Some(ContainerDelete::decode(bytes).ok()?.id.into())
+        }
+        ("ContainerCreate", "image") => Some(ContainerCreate::decode(bytes).ok()?.image.into()),
+        ("ContainerUpdate", "image") => Some(ContainerUpdate::decode(bytes).ok()?.image.into()),
+        ("ContainerCreate", "runtime") if rest.first()? == "name" => {
+            Some(ContainerCreate::decode(bytes).ok()?.runtime?.name.into())
+        }
+        ("ContainerUpdate", "labels") => labelled(&ContainerUpdate::decode(bytes).ok()?.labels),
+        ("ContainerUpdate", "snapshot_key") => {
+            Some(ContainerUpdate::decode(bytes).ok()?.snapshot_key.into())
+        }
+        ("NamespaceCreate" | "NamespaceUpdate" | "NamespaceDelete", "name") => {
+            Some(NamespaceDelete::decode(bytes).ok()?.name.into())
+        }
+        ("NamespaceCreate" | "NamespaceUpdate", "labels") => {
+            labelled(&NamespaceUpdate::decode(bytes).ok()?.labels)
+        }
+        _ => None,
+    }
 }
 
 #[cfg(test)]

@@ -115,8 +115,9 @@ impl Tasks for Services {
         let id = request.get_ref().container_id.clone();
         let task = self.task(&request, &id).await?;
         let exit = self.manager.delete(task).await?;
+        // As with containerd, only of other processes is the id told.
         Ok(Response::new(DeleteResponse {
-            id,
+            id: String::new(),
             pid: exit.pid,
             exit_status: exit.status,
             exited_at: exit.at,
@@ -128,10 +129,10 @@ impl Tasks for Services {
         request: Request<DeleteProcessRequest>,
     ) -> Result<Response<DeleteResponse>, Status> {
         let asked = request.get_ref();
+        let task = self.task(&request, &asked.container_id).await?;
         if asked.exec_id.is_empty() {
             return Err(status::invalid("exec id must be set"));
         }
-        let task = self.task(&request, &asked.container_id).await?;
         let exit = task.delete_exec(&asked.exec_id).await?;
         Ok(Response::new(DeleteResponse {
             id: asked.exec_id.clone(),
@@ -145,7 +146,11 @@ impl Tasks for Services {
         let asked = request.get_ref();
         let task = self.task(&request, &asked.container_id).await?;
         let state = task.state(&asked.exec_id).await?;
-        let process = Some(convert::process(task.id(), state));
+        let id = match asked.exec_id.as_str() {
+            "" => task.id(),
+            exec => exec,
+        };
+        let process = Some(convert::process(id, state));
         Ok(Response::new(GetResponse { process }))
     }
 
@@ -177,6 +182,10 @@ impl Tasks for Services {
 
     async fn exec(&self, request: Request<ExecProcessRequest>) -> Result<Response<()>, Status> {
         let asked = request.get_ref();
+        if asked.exec_id.is_empty() {
+            return Err(status::invalid("exec id cannot be empty"));
+        }
+        self.task(&request, &asked.container_id).await?;
         ids::check(&asked.exec_id)?;
         let message = task::ExecProcessRequest {
             id: asked.container_id.clone(),
@@ -266,6 +275,7 @@ impl Tasks for Services {
             .and_then(|any| CheckpointOptions::parse_from_bytes(&any.value).ok())
             .map(|options| options.image_path)
             .unwrap_or_default();
+        self.task(&request, &asked.container_id).await?;
         if path.is_empty() {
             return Err(status::unimplemented("checkpoint into the content store"));
         }

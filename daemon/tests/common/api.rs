@@ -24,7 +24,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Response, Status};
 use tonic_prost::ProstCodec;
 
-use super::common::{Background, background, eventually};
+use super::common::{Background, background, eventually, run};
 
 /// How long one call may take.
 pub const CALL_LIMIT: Duration = Duration::from_secs(20);
@@ -245,8 +245,33 @@ impl Reference {
     }
 }
 
+impl Reference {
+    fn ctr(&self, arguments: &[&str]) -> String {
+        let mut command = Command::new("ctr");
+        run(command.arg("-a").arg(self.address()).args(arguments)).stdout
+    }
+
+    /// Ends what tests have left running, and what runc and cgroups leave of a namespace.
+    fn clean(&self) {
+        for namespace in self.ctr(&["ns", "ls", "-q"]).lines() {
+            for id in self.ctr(&["-n", namespace, "task", "ls", "-q"]).lines() {
+                self.ctr(&["-n", namespace, "task", "rm", "-f", id]);
+            }
+            let _ = fs::remove_dir(Path::new("/run/containerd/runc").join(namespace));
+            for controller in fs::read_dir("/sys/fs/cgroup")
+                .into_iter()
+                .flatten()
+                .flatten()
+            {
+                let _ = fs::remove_dir(controller.path().join(namespace));
+            }
+        }
+    }
+}
+
 impl Drop for Reference {
     fn drop(&mut self) {
+        self.clean();
         self.daemon.stop();
     }
 }
