@@ -420,7 +420,7 @@ fn compare(facts: &Mutex<Facts>, found: BTreeMap<String, String>) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_acknowledged_is_lost_under_load_and_kills() {
+async fn slow_nothing_acknowledged_is_lost_under_load_and_kills() {
     let slow = std::env::var_os("WHERRY_SLOW").is_some();
     let length = Duration::from_secs(if slow { 300 } else { 20 });
     let mut bed = Bed::new(Shims::Ours);
