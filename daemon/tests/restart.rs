@@ -9,6 +9,7 @@ mod common;
 
 use std::fs;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use common::{Bed, Shims, eventually, run};
 
@@ -156,6 +157,74 @@ fn a_shim_that_hangs_delays_nobody() {
     bed.wait_status("hangs", "RUNNING");
 }
 
+/// A container of each fate, several times over; the daemon is away meanwhile.
+#[test]
+fn many_shims_in_trouble_delay_nobody() {
+    let mut bed = Bed::new(Shims::Ours);
+    let of = |kind: &str| (0..4).map(|n| format!("{kind}{n}")).collect::<Vec<_>>();
+    let [fine, hangs, dead, lost] = ["fine", "hangs", "dead", "lost"].map(of);
+    for id in fine.iter().chain(&hangs).chain(&dead).chain(&lost) {
+        bed.run_detached(id);
+    }
+    let pids = |ids: &[String]| -> Vec<i32> {
+        let pid = |id: &String| bed.task(id).unwrap().0;
+        ids.iter().map(pid).collect()
+    };
+    let (of_dead, of_lost) = (pids(&dead), pids(&lost));
+    let shims_of_lost: Vec<i32> = of_lost.iter().map(|pid| shim_of(*pid)).collect();
+    let stopped: Vec<String> = pids(&hangs)
+        .into_iter()
+        .map(|pid| shim_of(pid).to_string())
+        .collect();
+    bed.kill();
+    for shim in &stopped {
+        run(Command::new("kill").args(["-STOP", shim])).ok();
+    }
+    for pid in &of_dead {
+        kill_process(shim_of(*pid));
+    }
+    for id in &lost {
+        for name in ["bootstrap.json", "address"] {
+            fs::write(bed.bundle(id).join(name), "\x7fELF rubbish\n").unwrap();
+        }
+    }
+    let started = Instant::now();
+    bed.start();
+    let served = started.elapsed();
+    for id in &fine {
+        bed.ctr(&["task", "metrics", id]).ok();
+    }
+    let asked = started.elapsed();
+    let listed = bed.ctr(&["task", "ls", "-q"]).ok();
+    let took = started.elapsed() - asked;
+    for id in &fine {
+        assert!(listed.lines().any(|line| line == id), "{id}: {listed}");
+    }
+    // Far from the 2 s that each shim in trouble is given, one after the other.
+    let limit = Duration::from_secs(1);
+    assert!(served < limit && asked < 3 * limit, "{served:?} {asked:?}");
+    assert!(took < 3 * limit, "{took:?}");
+    eventually("the dead and the lost are cleaned up", || {
+        let gone = |id: &String| !bed.bundle(id).exists();
+        dead.iter().chain(&lost).all(gone)
+            && of_dead.iter().chain(&of_lost).all(|pid| is_gone(*pid))
+    });
+    for shim in &stopped {
+        run(Command::new("kill").args(["-CONT", shim])).ok();
+    }
+    for id in fine.iter().chain(&hangs) {
+        bed.wait_status(id, "RUNNING");
+    }
+    for id in &dead {
+        let told = format!("the exit of {id} is told");
+        assert_eq!(bed.log().matches(&told).count(), 1, "{id}");
+    }
+    // Those nobody can reach any more have told it themselves.
+    for shim in shims_of_lost {
+        kill_process(shim);
+    }
+}
+
 #[test]
 fn tasks_go_from_containerd_to_the_daemon_and_back() {
     let mut bed = Bed::new(Shims::Go);
@@ -210,7 +279,7 @@ fn nothing_acknowledged_is_lost_when_the_daemon_is_killed_again_and_again() {
         if round == LAST {
             acknowledged = common::those_that_end_well(std::mem::take(&mut clients));
         }
-        std::thread::park_timeout(std::time::Duration::from_millis(20 * round));
+        std::thread::park_timeout(Duration::from_millis(20 * round));
         bed.kill();
         acknowledged.extend(common::those_that_end_well(clients));
         for id in acknowledged {

@@ -27,13 +27,16 @@ use crate::shim::task::{STATE_LIMIT, Task};
 use crate::{convert, ids, status};
 
 /// What filters over metrics may ask of a task.
-struct Listed<'a>(&'a Task);
+struct Listed<'a> {
+    namespace: &'a str,
+    id: &'a str,
+}
 
 impl Fields for Listed<'_> {
     fn field(&self, path: &[String]) -> Option<Cow<'_, str>> {
         match path {
-            [name] if name == "id" => Some(self.0.id().into()),
-            [name] if name == "namespace" => Some(self.0.bundle.namespace.as_str().into()),
+            [name] if name == "id" => Some(self.id.into()),
+            [name] if name == "namespace" => Some(self.namespace.into()),
             _ => None,
         }
     }
@@ -158,9 +161,9 @@ impl Tasks for Services {
         &self,
         request: Request<ListTasksRequest>,
     ) -> Result<Response<ListTasksResponse>, Status> {
-        let tasks = self.manager.list(&namespace(&request)?).await;
+        let tasks = self.manager.list(&namespace(&request)?, |_| true).await;
         let tasks = of_all(tasks, |task| async move {
-            let state = task.state("").await?;
+            let state = task.state_for_list().await?;
             Ok(convert::process(task.id(), state))
         })
         .await;
@@ -307,8 +310,14 @@ impl Tasks for Services {
         request: Request<MetricsRequest>,
     ) -> Result<Response<MetricsResponse>, Status> {
         let filters = Filters::parse(&request.get_ref().filters)?;
-        let mut tasks = self.manager.list(&namespace(&request)?).await;
-        tasks.retain(|task| filters.hold(&Listed(task)));
+        let namespace = namespace(&request)?;
+        let wanted = |id: &str| {
+            filters.hold(&Listed {
+                namespace: &namespace,
+                id,
+            })
+        };
+        let tasks = self.manager.list(&namespace, wanted).await;
         let metrics = of_all(tasks, |task| async move {
             let id = task.id().to_owned();
             let message = task::StatsRequest {

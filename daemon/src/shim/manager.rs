@@ -179,13 +179,13 @@ impl Manager {
         }
     }
 
-    /// Every task of a namespace, in the order of their ids. Those that are still being found
-    /// are waited for, 2 s for all of them, and then left out.
-    pub async fn list(&self, namespace: &str) -> Vec<Arc<Task>> {
+    /// Every task of a namespace whose id is `wanted`, in the order of their ids. Those that are
+    /// still being found are waited for, 2 s for all of them, and then left out.
+    pub async fn list(&self, namespace: &str, wanted: impl Fn(&str) -> bool) -> Vec<Arc<Task>> {
         let mut ids: Vec<String> = self
             .slots()
             .keys()
-            .filter(|key| key.0 == namespace)
+            .filter(|key| key.0 == namespace && wanted(&key.1))
             .map(|key| key.1.clone())
             .collect();
         ids.sort();

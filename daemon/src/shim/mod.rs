@@ -7,6 +7,7 @@ pub mod ledger;
 pub mod log_pipe;
 pub mod manager;
 pub mod options;
+pub mod output;
 pub mod process;
 pub mod reload;
 pub mod remove;

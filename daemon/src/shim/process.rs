@@ -15,6 +15,7 @@ use task_api::task::DeleteResponse;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
+use super::output;
 use crate::bundle::Bundle;
 use crate::config::Config;
 
@@ -78,6 +79,7 @@ impl Surroundings {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
+            .process_group(0)
             .kill_on_drop(true);
         if self.sched_core {
             command.env(env::SCHED_CORE, "1");
@@ -123,25 +125,16 @@ pub async fn start(
             // A shim that does not read its options closes the pipe, and need not be told off.
             let _ = stdin.write_all(&options).await;
         }
-        child.wait_with_output().await
+        output::of(child, START_LIMIT).await
     };
-    let output = tokio::time::timeout(START_LIMIT, work)
+    let output = work
         .await
-        .map_err(|_| told("start took longer than 30 s"))??;
+        .map_err(|error| told(&format!("start {error}")))?;
+    let said = output::quote(&output.stdout, &output.stderr);
     if !output.status.success() {
-        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-        return Err(told(&format!(
-            "start failed ({}): {}",
-            output.status,
-            said.trim()
-        )));
+        return Err(told(&format!("start failed ({}): {said}", output.status)));
     }
-    endpoint(&output.stdout).ok_or_else(|| {
-        told(&format!(
-            "start answered no address: {:?}",
-            String::from_utf8_lossy(&output.stdout)
-        ))
-    })
+    endpoint(&output.stdout).ok_or_else(|| told(&format!("start answered no address: {said}")))
 }
 
 /// Reads the answer to `start`: a protobuf message, JSON, or the bare address (shim-contract 1.3).
@@ -189,10 +182,10 @@ pub async fn delete(
     let mut command = surroundings.command(binary, bundle);
     command.arg("-bundle").arg(&bundle.path).arg("delete");
     let told = |what: &str| io::Error::other(format!("{}: {what}", binary.display()));
-    let output = tokio::time::timeout(surroundings.cleanup_limit, command.output())
+    let child = command.spawn().map_err(|error| told(&error.to_string()))?;
+    let output = output::of(child, surroundings.cleanup_limit)
         .await
-        .map_err(|_| told("delete took longer than it may"))?
-        .map_err(|error| told(&error.to_string()))?;
+        .map_err(|error| told(&format!("delete {error}")))?;
     let said = String::from_utf8_lossy(&output.stderr);
     if !output.status.success() {
         return Err(told(&format!(

@@ -145,15 +145,17 @@ async fn find(bundle: &Bundle, binary: PathBuf) -> Found {
         id: bundle.id.clone(),
         ..ConnectRequest::default()
     };
-    let answer = client
-        .call::<_, ConnectResponse>("Connect", &request, Some(CONNECT_LIMIT))
+    let task = Task::new(bundle.clone(), binary, client, log);
+    let answer = task
+        .try_call::<_, ConnectResponse>("Connect", &request, Some(CONNECT_LIMIT))
         .await;
-    let client = match answer {
-        Err(error) if is_unimplemented(&error) => client.downgraded(),
+    let task = match answer {
+        Err(error) if is_unimplemented(&error) => task.downgraded(),
         Err(error) if status::is_closed(&error) => {
             return Found::Dead(io::Error::other(error.to_string()));
         }
         Err(error) => {
+            // It listens and does not answer, or says no: its container may well be running.
             let refusal = status::from_shim(error, &bundle.id);
             log::warn!(
                 "task {}/{}: {}",
@@ -161,11 +163,13 @@ async fn find(bundle: &Bundle, binary: PathBuf) -> Found {
                 bundle.id,
                 refusal.message()
             );
-            client
+            if refusal.code() == Code::DeadlineExceeded {
+                return Found::Alive(Arc::new(task));
+            }
+            task
         }
-        Ok(_) => client,
+        Ok(_) => task,
     };
-    let task = Task::new(bundle.clone(), binary, client, log);
     match task.state("").await {
         Err(refusal) if refusal.code() == Code::NotFound => {
             // Started, and never given a container: an earlier daemon died in between.

@@ -26,6 +26,8 @@ use crate::{convert, status};
 
 /// How long a shim may take to say how its processes are.
 pub const STATE_LIMIT: Duration = Duration::from_secs(2);
+/// The same for one that did not answer the last time, when many are asked.
+const SILENT_LIMIT: Duration = Duration::from_millis(200);
 /// How long the cleanup after a shim that died may take before those who wait are told nothing.
 const END_LIMIT: Duration = Duration::from_secs(10);
 
@@ -52,6 +54,8 @@ pub struct Task {
     ended: Mutex<Option<Exit>>,
     told: Notify,
     deleted: AtomicBool,
+    /// It did not answer when it was last asked.
+    silent: AtomicBool,
     _log: LogPipe,
 }
 
@@ -65,7 +69,16 @@ impl Task {
             ended: Mutex::default(),
             told: Notify::new(),
             deleted: AtomicBool::new(false),
+            silent: AtomicBool::new(false),
             _log: log,
+        }
+    }
+
+    /// The same task, whose shim has the other version of the service.
+    pub fn downgraded(self) -> Self {
+        Self {
+            client: self.client.downgraded(),
+            ..self
         }
     }
 
@@ -109,7 +122,11 @@ impl Task {
         request: &A,
         limit: Option<Duration>,
     ) -> ttrpc::Result<R> {
-        self.client.call(method, request, limit).await
+        let answer = self.client.call(method, request, limit).await;
+        let late = matches!(&answer, Err(ttrpc::Error::RpcStatus(status))
+            if status.code() == ttrpc::Code::DEADLINE_EXCEEDED);
+        self.silent.store(late, Ordering::Relaxed);
+        answer
     }
 
     /// How a process is: the first one when `exec` is empty.
@@ -117,12 +134,30 @@ impl Task {
     /// # Errors
     /// The shim's refusal; `DeadlineExceeded` when it does not answer within 2 s.
     pub async fn state(&self, exec: &str) -> Result<StateResponse, Status> {
+        self.state_within(exec, STATE_LIMIT).await
+    }
+
+    /// How the first process is, for a list of many: a shim that has not answered before is not
+    /// waited for as long again.
+    ///
+    /// # Errors
+    /// As [`Task::state`].
+    pub async fn state_for_list(&self) -> Result<StateResponse, Status> {
+        let limit = if self.silent.load(Ordering::Relaxed) {
+            SILENT_LIMIT
+        } else {
+            STATE_LIMIT
+        };
+        self.state_within("", limit).await
+    }
+
+    async fn state_within(&self, exec: &str, limit: Duration) -> Result<StateResponse, Status> {
         let request = StateRequest {
             id: self.id().to_owned(),
             exec_id: exec.to_owned(),
             ..StateRequest::default()
         };
-        self.call("State", &request, Some(STATE_LIMIT)).await
+        self.call("State", &request, Some(limit)).await
     }
 
     /// Starts a process: the first one when `exec` is empty. Answers its pid.

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use containerd_shim_protos::ttrpc::{self, Code, Request, Response};
-use protobuf::Message;
+use protobuf::{Enum, Message};
 use tokio::net::UnixStream;
 use tokio::sync::oneshot;
 
@@ -192,10 +192,16 @@ fn understood(payload: Option<Vec<u8>>) -> ttrpc::Result<Response> {
         let text = format!("an answer of more than {} bytes", frame::MESSAGE_LIMIT);
         return Err(refused(Code::RESOURCE_EXHAUSTED, text));
     };
-    let response = Response::parse_from_bytes(&payload)
+    let mut response = Response::parse_from_bytes(&payload)
         .map_err(|error| ttrpc::Error::Others(format!("an answer that makes no sense: {error}")))?;
-    match response.status.as_ref() {
-        Some(status) if status.code() != Code::OK => Err(ttrpc::Error::RpcStatus(status.clone())),
+    match response.status.take() {
+        Some(mut status) if status.code.value() != Code::OK.value() => {
+            if status.code.enum_value().is_err() {
+                // One that does not exist would be taken for the default, which is OK.
+                status.set_code(Code::UNKNOWN);
+            }
+            Err(ttrpc::Error::RpcStatus(status))
+        }
         _ => Ok(response),
     }
 }

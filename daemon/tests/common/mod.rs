@@ -123,6 +123,8 @@ pub struct Bed {
     pub dir: tempfile::TempDir,
     /// A namespace nobody else uses: runc's state is shared by all daemons of a machine.
     pub namespace: String,
+    /// The root folder.
+    pub root: PathBuf,
     shims: Shims,
     daemon: Option<Child>,
 }
@@ -145,6 +147,7 @@ impl Bed {
         fs::write(dir.path().join("config.toml"), config).unwrap();
         let namespace = format!("wd{}-{count}", std::process::id());
         let mut bed = Self {
+            root: dir.path().join("root"),
             dir,
             namespace,
             shims,
@@ -179,7 +182,7 @@ impl Bed {
             .arg("--config")
             .arg(self.dir.path().join("config.toml"))
             .arg("--root")
-            .arg(self.dir.path().join("root"))
+            .arg(&self.root)
             .arg("--state")
             .arg(self.dir.path().join("state"))
             .arg("--address")
