@@ -27,11 +27,13 @@ SHIM_DIR ?= $(RELEASE)
 SHIM_BINARY ?= $(SHIM_DIR)/containerd-shim-runc-v2
 export SHIM_DIR SHIM_BINARY
 
-# Where Go's shims are, and where the one of the crate containerd-runc-shim may be.
+# Where Go's shims are, and where `make rust-shim` puts the one of the crate containerd-runc-shim.
 GO_SHIMS ?= /usr/bin
 RUST_SHIM ?= $(TOOLS)/bin/containerd-shim-runc-v2-rs
+RUST_SHIM_VERSION := 0.2.0
 CONFORMANCE_FLAGS = $(if $(RUNTIME),--runtime $(RUNTIME)) $(if $(JSON),--json $(JSON)) \
-	$(if $(TESTS),--tests '$(TESTS)') $(if $(VERIFY),--verify)
+	$(if $(TESTS),--tests '$(TESTS)') $(if $(VERIFY),--verify) $(if $(JOBS),--jobs $(JOBS)) \
+	$(if $(RECORD),--record $(RECORD) $(addprefix --with ,$(WITH)))
 
 DEMO_PACKAGES := gcc libc6-dev runc busybox-static
 ENGINE_PACKAGES := $(DEMO_PACKAGES) containerd procps
@@ -106,11 +108,15 @@ conformance: deps-conformance nextest $(if $(SHIM),,build) ## Check every promis
 	$(CARGO) run --locked --quiet -p wherry-integration --bin conformance -- --shim "$(or $(SHIM),$(SHIM_BINARY))" $(CONFORMANCE_FLAGS)
 
 .PHONY: compare
-compare: deps-conformance nextest build ## The same on ours and on Go's, side by side; RUST_SHIM=FILE joins them
+compare: deps-conformance nextest build ## The same on ours and on Go's, side by side, and on that of rust-shim where it is: RECORD=FILE
 	@scripts/need-root.sh "the checks run real containers"
 	$(CARGO) run --locked --quiet -p wherry-integration --bin conformance -- --shim "$(SHIM_BINARY)" \
 		--shim "$(GO_SHIMS)/containerd-shim-runc-v2" --shim "$(GO_SHIMS)/containerd-shim-runc-v1" \
 		$(if $(wildcard $(RUST_SHIM)),--shim "rust-v2=$(RUST_SHIM)") $(CONFORMANCE_FLAGS)
+
+.PHONY: rust-shim
+rust-shim: toolchain ## Build the shim of the crate containerd-runc-shim, for compare (some minutes, once)
+	@$(CARGO) install --locked --debug --version $(RUST_SHIM_VERSION) --root "$(TOOLS)" containerd-runc-shim
 
 .PHONY: soak
 soak: deps-conformance build ## Load: many containers, 10,000 execs, 1,000 cycles, and what the shim holds after

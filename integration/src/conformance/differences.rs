@@ -25,8 +25,9 @@ pub struct Difference {
     pub runtimes: Vec<String>,
     /// What the shim does instead, and why.
     pub reason: String,
-    /// Where that is told: `containerd#N` or a section of the contract.
-    pub issue: Option<String>,
+    /// Where that is told: `containerd#N`, a manual page, the part of the contract that a shim breaks
+    /// (`contract: Kill`), or `decided` where the shim may do so and ours was made to do otherwise.
+    pub issue: String,
     /// It is a race, or depends on the machine: passing is no news.
     #[serde(default)]
     pub sometimes: bool,
@@ -76,6 +77,10 @@ impl Differences {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
+    use super::super::groups::Groups;
+    use super::super::pattern;
     use super::Differences;
 
     fn list() -> Differences {
@@ -85,15 +90,18 @@ mod tests {
             test = "a::*"
             shims = ["go-v2"]
             reason = "old"
+            issue = "containerd#1"
             [[difference]]
             test = "b::two"
             shims = ["go-v2"]
             runtimes = ["crun"]
             reason = "crun's"
+            issue = "decided"
             [[difference]]
             test = "c::race"
             shims = ["go-v2"]
             reason = "a race"
+            issue = "decided"
             sometimes = true
             "#,
         )
@@ -116,6 +124,26 @@ mod tests {
         let stale = |differs: &dyn Fn(&str) -> bool| list.stale("go-v2", "runc", &tests, differs);
         assert_eq!(stale(&|_| false), ["a::*"]);
         assert!(stale(&|t| t == "a::two").is_empty());
+    }
+
+    #[test]
+    fn every_pattern_is_about_a_check_that_exists() {
+        let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+        let groups = Groups::load().unwrap();
+        let list = Differences::load().unwrap();
+        let all = list.difference.iter().map(|d| d.test.as_str());
+        for wanted in all.chain(groups.patterns()) {
+            let (file, test) = wanted.split_once("::").unwrap_or((wanted, "*"));
+            // Macros join the parts of a name; the last is written out.
+            let name = test.rsplit("::").next().unwrap_or_default();
+            let found = std::fs::read_dir(&tests).unwrap().flatten().any(|entry| {
+                let path = entry.path();
+                let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+                let text = std::fs::read_to_string(&path).unwrap_or_default();
+                pattern::matches(file, &stem) && name.split('*').all(|part| text.contains(part))
+            });
+            assert!(found, "no test is called {wanted}");
+        }
     }
 
     #[test]

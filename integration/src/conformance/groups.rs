@@ -5,6 +5,7 @@ use std::path::Path;
 use serde::Deserialize;
 
 use super::pattern;
+use super::results::{self, Check};
 
 /// The groups in the order of the table.
 #[derive(Debug, Deserialize)]
@@ -45,9 +46,27 @@ impl Groups {
         self.group.get(group).map_or("others", |g| &g.title)
     }
 
-    /// How many groups there are, the one of all others included.
-    pub fn count(&self) -> usize {
-        self.group.len() + 1
+    /// Every pattern of every group.
+    pub fn patterns(&self) -> impl Iterator<Item = &str> {
+        self.group
+            .iter()
+            .flat_map(|g| g.tests.iter().map(String::as_str))
+    }
+
+    /// The checks by group and name; groups without checks are left out.
+    pub fn sort(&self, mut checks: Vec<Check>) -> Vec<results::Group> {
+        checks.sort_by(|a, b| a.test.cmp(&b.test));
+        let mut groups: Vec<results::Group> = (0..=self.group.len())
+            .map(|number| results::Group {
+                group: self.title(number).to_owned(),
+                checks: Vec::new(),
+            })
+            .collect();
+        for check in checks {
+            groups[self.of(&check.test)].checks.push(check);
+        }
+        groups.retain(|g| !g.checks.is_empty());
+        groups
     }
 }
 

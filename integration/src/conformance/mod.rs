@@ -2,8 +2,9 @@
 //!
 //! The checks are the tests of `integration/tests` that play containerd over ttrpc; `run.rs` has
 //! nextest run them, `differences.rs` holds what other shims are known to do otherwise, `groups.rs`
-//! sorts the checks by call and `report.rs` prints the table and the JSON. One shim gives a
-//! table of checks, several a comparison side by side.
+//! sorts the checks by call, `results.rs` is what the JSON file holds, `report.rs` prints the table and
+//! `record.rs` writes a page of several runs. One shim gives a table of checks, several a comparison
+//! side by side.
 #![expect(
     clippy::print_stderr,
     reason = "progress goes to standard error, so that the table alone is on standard output"
@@ -13,7 +14,9 @@ pub mod differences;
 pub mod groups;
 pub mod options;
 pub mod pattern;
+pub mod record;
 pub mod report;
+pub mod results;
 pub mod run;
 pub mod subject;
 
@@ -23,9 +26,11 @@ use std::process::ExitCode;
 use differences::Differences;
 use groups::Groups;
 use options::Options;
-use report::{Check, Column, Verdict};
-use run::Raw;
+use results::{Check, Results, Shim, Verdict};
+use run::{Outcome, Raw};
 use subject::Subject;
+
+use crate::target;
 
 /// The whole program. The exit code is 1 when a check failed, 2 when the suite could not run.
 pub fn main() -> ExitCode {
@@ -50,7 +55,7 @@ pub fn main() -> ExitCode {
 fn suite(options: &Options) -> Result<bool, String> {
     let groups = Groups::load()?;
     let differences = Differences::load()?;
-    let mut columns = Vec::new();
+    let mut results = Results::default();
     for (label, path) in &options.shims {
         let subject = Subject::look(label.as_deref(), path)?;
         eprintln!(
@@ -59,83 +64,104 @@ fn suite(options: &Options) -> Result<bool, String> {
             path.display(),
             subject.version
         );
-        columns.push(column(subject, options, &groups, &differences)?);
+        let shim = examine(subject, options, &groups, &differences)?;
+        results.shims.push(shim);
     }
-    print!("{}", report::table(&columns, &groups));
+    print!("{}", report::table(&results));
     if let Some(path) = &options.json {
-        let text = report::json(&columns, &groups, &options.runtime).to_string();
-        std::fs::write(path, text + "\n").map_err(|e| format!("{}: {e}", path.display()))?;
+        results.write(path)?;
     }
-    let enough = options.tests.is_some() || columns.iter().all(|c| c.checks.len() >= groups.least);
+    let enough = options.tests.is_some() || results.shims.iter().all(|s| s.all() >= groups.least);
     if !enough {
         println!("FAIL: fewer than {} checks ran", groups.least);
     }
-    Ok(enough && columns.iter().all(Column::conforms))
+    if let Some(path) = &options.record {
+        for earlier in &options.with {
+            let shims = Results::read(earlier)?.shims;
+            let judged = shims.into_iter().map(|s| s.judge(&differences));
+            results.shims.extend(judged);
+        }
+        let page = record::page(&results);
+        std::fs::write(path, page).map_err(|e| format!("{}: {e}", path.display()))?;
+    }
+    Ok(enough && results.shims.iter().all(Shim::conforms))
+}
+
+/// A check that ended so, not yet judged.
+fn check(outcome: Outcome) -> Check {
+    let (result, reason, seen) = match outcome.raw {
+        Raw::Passed => (Verdict::Pass, None, None),
+        Raw::Skipped(reason) => (Verdict::NotApplicable, Some(reason), None),
+        Raw::Failed(words) => (Verdict::Fail, None, Some(words)),
+        Raw::Differs(words) => (
+            Verdict::Fail,
+            None,
+            Some(format!("not in differences.toml: {words}")),
+        ),
+    };
+    Check {
+        test: outcome.test,
+        result,
+        reason,
+        issue: None,
+        seen,
+        seconds: outcome.seconds,
+    }
 }
 
 /// Runs the suite on one shim and judges every check.
-fn column(
+fn examine(
     subject: Subject,
     options: &Options,
     groups: &Groups,
     differences: &Differences,
-) -> Result<Column, String> {
+) -> Result<Shim, String> {
     let mut done = 0;
     let clear = if std::io::stderr().is_terminal() {
         "\r\x1b[K"
     } else {
         ""
     };
-    let judge = |outcome: &run::Outcome| {
-        let known = differences.find(&outcome.test, &subject.kind, &options.runtime);
-        match (&outcome.raw, known) {
-            (Raw::Passed, _) => Verdict::Pass,
-            (Raw::Skipped(reason), _) => Verdict::NotApplicable(reason.clone()),
-            (Raw::Differs(_) | Raw::Failed(_), Some(known)) => Verdict::Differs {
-                reason: known.reason.clone(),
-                issue: known.issue.clone(),
-            },
-            (Raw::Differs(reason), None) => {
-                Verdict::Fail(format!("not in differences.toml: {reason}"))
-            }
-            (Raw::Failed(reason), None) => Verdict::Fail(reason.clone()),
-        }
-    };
     let mut checks = Vec::new();
     run::run(&subject.path, options, &mut |outcome, all| {
         done += 1;
-        let verdict = judge(&outcome);
+        let known = differences.find(&outcome.test, &subject.kind, &options.runtime);
+        let check = check(outcome).judge(known);
         // A pass is a passing line; what is not stays on the screen.
-        let plain = matches!(verdict, Verdict::Pass) && !clear.is_empty();
+        let plain = check.result == Verdict::Pass && !clear.is_empty();
         let end = if plain { "" } else { "\n" };
         eprint!(
             "{clear}{done:4}/{all} {:8} {}{end}",
-            verdict.word(),
-            outcome.test
+            check.result.word(),
+            check.test
         );
-        checks.push(Check {
-            group: groups.of(&outcome.test),
-            test: outcome.test,
-            verdict,
-            seconds: outcome.seconds,
-        });
+        checks.push(check);
     })?;
     eprint!("{clear}");
-    checks.sort_by(|a, b| (a.group, &a.test).cmp(&(b.group, &b.test)));
     let stale = if options.tests.is_none() {
         let differs = |test: &str| {
-            checks
-                .iter()
-                .any(|c| c.test == test && !matches!(c.verdict, Verdict::Pass))
+            let mut no_pass = checks.iter().filter(|c| c.result != Verdict::Pass);
+            no_pass.any(|c| c.test == test)
         };
         let tests: Vec<&str> = checks.iter().map(|c| c.test.as_str()).collect();
         differences.stale(&subject.kind, &options.runtime, &tests, &differs)
     } else {
         Vec::new()
     };
-    Ok(Column {
-        subject,
-        checks,
+    Ok(Shim {
+        kind: subject.kind,
+        path: subject.path,
+        version: subject.version,
+        runtime: options.runtime.clone(),
+        machine: machine(),
         stale,
+        groups: groups.sort(checks),
     })
+}
+
+/// The kernel and the version of its cgroups.
+fn machine() -> String {
+    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let cgroup = if target::cgroup_v2() { "v2" } else { "v1" };
+    format!("Linux {}, cgroup {cgroup}", kernel.trim())
 }

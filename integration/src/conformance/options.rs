@@ -5,7 +5,7 @@ use std::path::PathBuf;
 /// How to call it.
 const USAGE: &str = "\
 usage: conformance --shim [KIND=]PATH ... [--runtime NAME] [--json FILE] [--tests FILTER]
-                   [--jobs N] [--verify] [-- NEXTEST-ARGUMENTS]
+                   [--jobs N] [--verify] [--record FILE [--with FILE]...] [-- NEXTEST-ARGUMENTS]
 
   --shim     a shim to test; several are compared side by side. KIND (wherry-v2, go-v1, rust-v2 ...)
              chooses its known differences; else it is told by -v and the file's name
@@ -14,7 +14,10 @@ usage: conformance --shim [KIND=]PATH ... [--runtime NAME] [--json FILE] [--test
   --tests    run only what this nextest filter expression chooses
   --jobs     how many checks run at once; nextest's default otherwise
   --verify   run the known differences to their end too, which takes minutes, instead of taking
-             the test's word for them: what passes is reported as stale";
+             the test's word for them: what passes is reported as stale
+  --record   also write the results as a page in Markdown
+  --with     a file that --json has written: its shims join the page, judged by the list as it
+             is now; none need be run then";
 
 /// What is asked for.
 #[derive(Debug, Default)]
@@ -31,6 +34,10 @@ pub struct Options {
     pub jobs: Option<String>,
     /// Whether known differences are run to their end.
     pub verify: bool,
+    /// Where the page goes.
+    pub record: Option<PathBuf>,
+    /// Results of earlier runs for the page.
+    pub with: Vec<PathBuf>,
     /// Passed on to nextest as they are, both when it lists the tests and when it runs them.
     pub nextest: Vec<String>,
 }
@@ -64,13 +71,16 @@ impl Options {
                 "--json" => options.json = Some(PathBuf::from(value()?)),
                 "--tests" => options.tests = Some(value()?),
                 "--jobs" => options.jobs = Some(value()?),
+                "--record" => options.record = Some(PathBuf::from(value()?)),
+                "--with" => options.with.push(PathBuf::from(value()?)),
                 "--verify" => options.verify = true,
                 "--" => options.nextest = args.by_ref().collect(),
                 "--help" | "-h" => return Err(USAGE.to_owned()),
                 other => return Err(format!("unknown argument {other}\n{USAGE}")),
             }
         }
-        if options.shims.is_empty() {
+        let page_only = options.record.is_some() && !options.with.is_empty();
+        if options.shims.is_empty() && !page_only {
             return Err(format!("no shim is named\n{USAGE}"));
         }
         Ok(options)
@@ -93,11 +103,13 @@ mod tests {
         assert!(options.verify);
         assert_eq!(options.nextest, ["-j", "2"]);
         assert_eq!(options.runtime, "runc");
+        let page = parse("--record p.md --with a.json --with b.json").unwrap();
+        assert_eq!(page.with.len(), 2);
     }
 
     #[test]
     fn nonsense_is_refused_with_the_usage() {
-        for line in ["", "--shim", "--frobnicate", "--json x"] {
+        for line in ["", "--shim", "--frobnicate", "--json x", "--record x"] {
             assert!(parse(line).unwrap_err().contains("usage:"), "{line}");
         }
     }

@@ -122,10 +122,11 @@ fn nextest(action: &str, filter: &str, options: &Options) -> Command {
         .args(&options.nextest)
         .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
     // Told where the tests are built already, nextest takes no package to build.
+    let built = ["--binaries-metadata", "--archive-file"];
     if !options
         .nextest
         .iter()
-        .any(|a| a.starts_with("--binaries-metadata"))
+        .any(|a| built.iter().any(|b| a.starts_with(b)))
     {
         command.args(["--locked", "-p", "wherry-integration"]);
     }
