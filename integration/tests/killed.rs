@@ -120,3 +120,26 @@ fn runtimes_killed_in_the_calls_after_create_cost_that_call_alone() {
         assert!(told.iter().filter(|b| *b == "start c1").count() <= 1);
     }
 }
+
+#[test]
+fn a_shim_killed_while_a_terminal_is_handed_over_leaves_no_console_socket() {
+    known_difference!("go", "Go's delete knows nothing of console sockets");
+    let bed = Bed::new();
+    let script = "[ $cmd = exec ] && { touch $DIR/began; sleep 1000; }; exec $REAL \"$@\"";
+    let (bundle, shim) = bed.wrapped("c1", &Spec::sleeper(), script);
+    shim.task.create(&bundle.create()).unwrap();
+    shim.task.start("c1", "").unwrap();
+    let mut request = bundle.exec_spec("e1", &Spec::sleeper().terminal());
+    request.stdout = bed.drain();
+    shim.task.exec(&request).unwrap();
+    let pending = shim.task.another().spawn(|t| t.start("c1", "e1").map(drop));
+    eventually(SHORT, "the runtime is at it", || bed.path("began").exists());
+    let sockets = || host::files_below(&bed.path("run"), &|_| true);
+    assert_eq!(sockets().len(), 2, "a folder and a socket in it");
+    shim.kill();
+    assert!(pending.join().unwrap().is_err());
+    bed.delete(&bundle).response();
+    assert_eq!(sockets(), Vec::<std::path::PathBuf>::new());
+    bed.discard(&bundle);
+    bed.assert_clean();
+}
