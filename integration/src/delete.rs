@@ -1,6 +1,6 @@
 //! The `delete` action: what containerd runs on every teardown and after a shim has died.
 
-use std::process::Stdio;
+use std::process::{Child, Stdio};
 
 use containerd_shim_protos::api::DeleteResponse;
 use protobuf::Message as _;
@@ -32,14 +32,26 @@ impl DeleteOutcome {
 
 /// Runs `delete` with the flags of `start` plus the bundle.
 pub fn run(request: &StartRequest) -> DeleteOutcome {
-    let mut command = request.command();
-    let output = command
+    finish(start(request))
+}
+
+/// Begins what [`run`] does.
+pub fn start(request: &StartRequest) -> Child {
+    request
+        .command()
         .arg("-bundle")
         .arg(&request.bundle)
         .arg("delete")
         .stdin(Stdio::null())
-        .output()
-        .unwrap_or_else(|e| panic!("run {}: {e}", request.binary.display()));
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|e| panic!("run {}: {e}", request.binary.display()))
+}
+
+/// Waits for the end of a `delete` that was started.
+pub fn finish(child: Child) -> DeleteOutcome {
+    let output = child.wait_with_output().expect("collect delete");
     DeleteOutcome {
         code: output.status.code(),
         stdout: output.stdout,

@@ -24,6 +24,7 @@
 pub mod bed;
 pub mod bench;
 pub mod bundle;
+pub mod chance;
 pub mod client;
 pub mod conformance;
 pub mod delete;
@@ -44,6 +45,7 @@ pub mod wire;
 pub mod prelude {
     pub use crate::bed::Bed;
     pub use crate::bundle::{Bundle, Spec};
+    pub use crate::chance::Chance;
     pub use crate::client::{CallError, TaskClient};
     pub use crate::events::{Event, Payload};
     pub use crate::host;

@@ -2,6 +2,7 @@
 //! an OOM. The mutation round found that nothing else noticed when these did not.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests")]
 
+use nix::sys::signal::Signal;
 use wherry_integration::prelude::*;
 
 /// Long enough to see that something does not happen, well below the bounds of the waits.
@@ -126,5 +127,65 @@ fn one_kill_for_memory_is_told_once() {
         1,
         "{briefs:?}"
     );
+    bed.finish(&bundle, &shim);
+}
+
+#[test]
+fn an_oom_and_an_exit_that_are_seen_at_once_are_told_in_order() {
+    known_difference!("go", "before 2.3 the OOM may come after the exit");
+    for _ in 0..3 {
+        let bed = Bed::new();
+        let hog = "until [ -e /go ]; do usleep 10000; done; \
+                   exec dd if=/dev/zero of=/dev/null bs=64M count=1";
+        let (bundle, shim) = bed.running("c1", &Spec::sh(hog).memory(16 << 20));
+        let init = shim.task.state("c1", "").unwrap().pid;
+        let init = i32::try_from(init).unwrap();
+        bed.sink().wait_brief("start c1");
+        // A shim that has had no time, on a busy machine, finds both notices waiting for it.
+        host::signal(shim.pid, Signal::SIGSTOP);
+        std::fs::write(bundle.rootfs().join("go"), "").unwrap();
+        eventually(LONG, "the init is dead", || host::zombie(init));
+        host::signal(shim.pid, Signal::SIGCONT);
+        assert_eq!(shim.task.wait("c1", "").unwrap().exit_status, 137);
+        bed.sink().wait_brief("oom c1");
+        bed.sink().wait_brief("exit c1 137");
+        assert_eq!(bed.sink().briefs()[2..], ["oom c1", "exit c1 137"]);
+        bed.finish(&bundle, &shim);
+    }
+}
+
+/// What SIGUSR1 makes a shim say of its container.
+fn dump(shim: &Shim) -> String {
+    let before = shim.log().len();
+    host::signal(shim.pid, Signal::SIGUSR1);
+    let said = || shim.log().get(before..).unwrap_or_default().to_owned();
+    eventually(SHORT, "a dump", || said().contains("exec_tombstones="));
+    said()
+}
+
+#[test]
+fn waits_whose_clients_have_gone_are_forgotten() {
+    known_difference!("go", "Go has no dump of its state, and keeps such a Wait");
+    let bed = Bed::new();
+    let (bundle, shim) = bed.running("c1", &Spec::sleeper());
+    let request = bundle.exec("e1", &["sleep", "1000"]);
+    shim.task.exec(&request).unwrap();
+    shim.task.start("c1", "e1").unwrap();
+    let clients: Vec<_> = (0..6).map(|_| shim.task.another()).collect();
+    let waits: Vec<_> = clients
+        .iter()
+        .enumerate()
+        .map(|(n, c)| {
+            let exec = if n % 2 == 0 { "" } else { "e1" };
+            c.spawn(move |t| t.wait("c1", exec).err())
+        })
+        .collect();
+    let counted = |n: usize| dump(&shim).matches(&format!("waiters={n}")).count() == 2;
+    eventually(SHORT, "three waits for each", || counted(3));
+    clients.iter().for_each(TaskClient::hang_up);
+    for wait in waits {
+        assert_eq!(wait.join().unwrap(), Some(CallError::Closed));
+    }
+    eventually(SHORT, "no wait for either", || counted(0));
     bed.finish(&bundle, &shim);
 }

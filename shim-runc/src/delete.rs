@@ -16,6 +16,7 @@ use shim_common::cgroup::Cgroup;
 use shim_common::cli::Flags;
 use shim_common::socket;
 use shim_common::spec::{self, Spec};
+use shim_common::stdio;
 use task_api::bootstrap::SOCKET_DIR;
 use task_api::bundle::{ADDRESS, CONFIG, INIT_PID, OPTIONS, ROOTFS, RUNTIME, SOCKET_DIR_LINK};
 use task_api::options::RUNC_OPTIONS;
@@ -64,6 +65,11 @@ pub fn delete(flavor: Flavor, flags: &Flags) -> Result<Vec<u8>, String> {
         None
     });
     remove_sockets(flavor, flags, &bundle, &spec);
+    let env: Vec<_> = std::env::vars_os().collect();
+    let consoles = stdio::runtime_dir(&env);
+    if let Err(error) = stdio::remove_consoles(&consoles, &flags.namespace, &flags.id) {
+        log::warn!("remove console sockets: {error}");
+    }
 
     let response = DeleteResponse {
         pid: pid.and_then(|pid| u32::try_from(pid).ok()).unwrap_or(0),

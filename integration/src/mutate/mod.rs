@@ -24,9 +24,10 @@ use crate::conformance::run::{self, Raw};
 use tree::Tree;
 
 const USAGE: &str = "\
-usage: mutate [--only PATTERN] [--record FILE] [-- NEXTEST-ARGUMENTS]
+usage: mutate [--only PATTERN] [--first] [--record FILE] [-- NEXTEST-ARGUMENTS]
 
   --only    try only the defects whose name fits (* is any text; several, with commas between)
+  --first   run only the checks that should notice, and not all others where these do not
   --record  write what was found into the table in FILE, whose other rows stay";
 
 /// The manifest of defects.
@@ -52,6 +53,15 @@ struct Mutation {
     new: String,
     /// A filter of nextest for the checks that should notice; they are run first.
     first: String,
+}
+
+/// Which checks are run on a defect.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Those that should notice.
+    First,
+    /// All of them, where the first ones did not.
+    All,
 }
 
 /// What became of one defect.
@@ -92,9 +102,11 @@ pub fn main() -> ExitCode {
 
 fn round(mut args: impl Iterator<Item = String>) -> Result<bool, String> {
     let (mut only, mut record, mut nextest) = ("*".to_owned(), None, Vec::new());
+    let mut stages: &[Stage] = &[Stage::First, Stage::All];
     while let Some(arg) = args.next() {
         match arg.as_str() {
             "--only" => only = args.next().ok_or(USAGE)?,
+            "--first" => stages = &[Stage::First],
             "--record" => record = Some(PathBuf::from(args.next().ok_or(USAGE)?)),
             "--" => nextest = args.by_ref().collect(),
             _ => return Err(USAGE.to_owned()),
@@ -114,7 +126,7 @@ fn round(mut args: impl Iterator<Item = String>) -> Result<bool, String> {
     let sound = tree.keep(&tree.build()?, "sound")?;
     let mut rows = Rows::new();
     for (at, mutation) in chosen.iter().enumerate() {
-        let fate = fate(&tree, mutation, &sound, &nextest)?;
+        let fate = fate(&tree, mutation, &sound, stages, &nextest)?;
         eprintln!(
             "{:3}/{} {:32} {}",
             at + 1,
@@ -137,6 +149,7 @@ fn fate(
     tree: &Tree,
     mutation: &Mutation,
     sound: &Path,
+    stages: &[Stage],
     nextest: &[String],
 ) -> Result<Fate, String> {
     let undo = match tree.change(&mutation.file, &mutation.old, &mutation.new) {
@@ -148,7 +161,8 @@ fn fate(
         Err(error) => return Ok(Fate::Broken(error)),
     };
     drop(undo);
-    for tests in [Some(mutation.first.as_str()), None] {
+    for stage in stages {
+        let tests = (*stage == Stage::First).then_some(mutation.first.as_str());
         let mut seen = failures(&shim, tests, nextest)?;
         // A check may fail by accident on a busy machine, hardly twice; and one that fails
         // without the defect too proves nothing.
@@ -165,7 +179,10 @@ fn fate(
             return Ok(Fate::Caught(seen.into_iter().collect()));
         }
     }
-    Ok(Fate::Survived)
+    if stages.contains(&Stage::All) {
+        return Ok(Fate::Survived);
+    }
+    Ok(Fate::Broken("its first checks do not notice".to_owned()))
 }
 
 /// The filter for one check, `file::test`.

@@ -27,7 +27,8 @@ pub(super) fn table(all: &[Mutation], rows: &Rows, before: &str) -> String {
             mutation.what,
             mutation.file.display()
         );
-        if let Some(fate) = rows.get(&mutation.name) {
+        let fate = rows.get(&mutation.name);
+        if let Some(fate) = fate.filter(|fate| !matches!(fate, Fate::Broken(_))) {
             lines.push(format!("{head} {} |", found(fate)));
         } else if let Some(line) = before.lines().find(|l| l.starts_with(&head)) {
             lines.push(line.to_owned());

@@ -10,6 +10,7 @@
 
 mod containers;
 mod held;
+mod kills;
 mod processes;
 
 use std::process::ExitCode;
@@ -82,10 +83,15 @@ pub fn cycles(count: usize, progress: Progress<'_>) -> Finding {
     processes::cycles(count, progress)
 }
 
-const USAGE: &str = "\
-usage: soak [--divide N] [separate | grouped | execs | cycles] ...
+/// `count` shims killed at random moments, and the `delete` action after each.
+pub fn kills(count: usize, progress: Progress<'_>) -> Finding {
+    kills::kills(count, progress)
+}
 
-The shim under test is SHIM_BINARY. Without names all four run; --divide makes them N times shorter.";
+const USAGE: &str = "\
+usage: soak [--divide N] [separate | grouped | execs | cycles | kills] ...
+
+The shim under test is SHIM_BINARY. Without names all five run; --divide makes them N times shorter.";
 
 /// The whole program. The exit code is 1 when a shim held more afterwards; what goes wrong on the
 /// way is told by a panic.
@@ -95,7 +101,7 @@ pub fn main() -> ExitCode {
     while let Some(arg) = args.next() {
         match (arg.as_str(), args.len()) {
             ("--divide", 1..) => divide = args.next().and_then(|n| n.parse().ok()).unwrap_or(1),
-            ("separate" | "grouped" | "execs" | "cycles", _) => names.push(arg),
+            ("separate" | "grouped" | "execs" | "cycles" | "kills", _) => names.push(arg),
             _ => {
                 eprintln!("{USAGE}");
                 return ExitCode::from(2);
@@ -104,11 +110,12 @@ pub fn main() -> ExitCode {
     }
     eprintln!("== load on {}", target::shim_binary().display());
     let wanted = |name: &str| names.is_empty() || names.iter().any(|n| n == name);
-    let runs: [(&str, usize, Run); 4] = [
+    let runs: [(&str, usize, Run); 5] = [
         ("separate", 100, separate),
         ("grouped", 50, grouped),
         ("execs", 10_000, execs),
         ("cycles", 1_000, cycles),
+        ("kills", 200, kills),
     ];
     let mut steady = true;
     for (name, count, run) in runs.into_iter().filter(|(name, ..)| wanted(name)) {

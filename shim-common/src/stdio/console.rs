@@ -1,13 +1,17 @@
 //! The socket by which the runtime hands over the master of a container's terminal.
 
+use std::ffi::OsString;
+use std::fmt::Write as _;
 use std::fs::DirBuilder;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
+use sha2::{Digest as _, Sha256};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -15,6 +19,9 @@ use super::watched::watch;
 
 /// The longest path a Unix socket can have, its final NUL not counted (unix(7)).
 const LONGEST_PATH: usize = 107;
+
+/// The socket's name in its folder.
+const SOCKET: &str = "pty.sock";
 
 /// A listening socket in a folder of its own; both go when this is dropped. Its path is what the
 /// runtime gets as `--console-socket`.
@@ -25,16 +32,12 @@ pub struct ConsoleSocket {
 }
 
 impl ConsoleSocket {
-    /// Makes `pty<random>/pty.sock` below `runtime_dir`, which only this user can enter. A
-    /// folder whose name is too long for a socket is passed over for /run, then /tmp.
-    pub fn new(runtime_dir: &Path) -> io::Result<Self> {
+    /// Makes `pty<of the container>-<random>/pty.sock` below `runtime_dir`, which only this user can
+    /// enter. A folder whose name is too long for a socket is passed over for /run, then /tmp.
+    pub fn new(runtime_dir: &Path, namespace: &str, id: &str) -> io::Result<Self> {
         let mut last = io::Error::from(io::ErrorKind::InvalidFilename);
-        for base in [runtime_dir, Path::new("/run"), Path::new("/tmp")] {
-            let folder = base.join(format!("pty{:016x}", random()));
-            let path = folder.join("pty.sock");
-            if !base.is_absolute() || path.as_os_str().len() > LONGEST_PATH {
-                continue;
-            }
+        let name = format!("{}{:016x}", prefix(namespace, id), random());
+        for (folder, path) in places(runtime_dir, &name) {
             // Never into a folder that is there already: somebody else's in /tmp.
             match DirBuilder::new().mode(0o700).create(&folder) {
                 Ok(()) => return Self::listen(folder, path),
@@ -106,6 +109,56 @@ impl Drop for ConsoleSocket {
     fn drop(&mut self) {
         remove(&self.folder, &self.path);
     }
+}
+
+/// Where a shim with this environment makes console sockets: `XDG_RUNTIME_DIR`, or /run.
+pub fn runtime_dir(env: &[(OsString, OsString)]) -> PathBuf {
+    env.iter()
+        .find(|(name, value)| name == "XDG_RUNTIME_DIR" && !value.is_empty())
+        .map_or_else(|| PathBuf::from("/run"), |(_, value)| PathBuf::from(value))
+}
+
+/// Removes the console sockets that a shim which was killed has left of a container.
+///
+/// # Errors
+/// The folder of the sockets cannot be read.
+pub fn remove_consoles(runtime_dir: &Path, namespace: &str, id: &str) -> io::Result<()> {
+    let prefix = prefix(namespace, id);
+    let longest = format!("{prefix}{:016x}", 0);
+    let place = places(runtime_dir, &longest).next();
+    let Some(base) = place.as_ref().and_then(|(folder, _)| folder.parent()) else {
+        return Ok(());
+    };
+    let entries = match std::fs::read_dir(base) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries.flatten() {
+        if entry.file_name().as_bytes().starts_with(prefix.as_bytes()) {
+            remove(&entry.path(), &entry.path().join(SOCKET));
+        }
+    }
+    Ok(())
+}
+
+/// Where a folder of this name, and the socket in it, may be, the best place first.
+fn places(runtime_dir: &Path, name: &str) -> impl Iterator<Item = (PathBuf, PathBuf)> {
+    [runtime_dir, Path::new("/run"), Path::new("/tmp")]
+        .into_iter()
+        .filter(|base| base.is_absolute())
+        .map(move |base| (base.join(name), base.join(name).join(SOCKET)))
+        .filter(|(_, path)| path.as_os_str().len() <= LONGEST_PATH)
+}
+
+/// How the names of a container's folders begin: another process must find them by its id.
+fn prefix(namespace: &str, id: &str) -> String {
+    let digest = Sha256::digest(format!("{namespace}/{id}").as_bytes());
+    let mut text = "pty".to_owned();
+    for byte in digest.iter().take(4) {
+        let _ = write!(text, "{byte:02x}");
+    }
+    text.push('-');
+    text
 }
 
 fn remove(folder: &Path, path: &Path) {

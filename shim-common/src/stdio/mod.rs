@@ -32,7 +32,7 @@ use std::sync::Arc;
 use sys::spawn::Stdio;
 use tokio::io::Interest;
 
-pub use console::{ConsoleSocket, Master};
+pub use console::{ConsoleSocket, Master, remove_consoles, runtime_dir};
 pub use relay::Relay;
 
 use crate::helper;
@@ -58,9 +58,9 @@ pub struct Request {
     pub uid: u32,
     /// Their group (`io_gid`).
     pub gid: u32,
-    /// The container's id, for a logger.
+    /// The container's id, for a logger and for the name of a console socket.
     pub container_id: String,
-    /// Its namespace, for a logger.
+    /// Its namespace, for the same.
     pub namespace: String,
     /// Where console sockets are made: `XDG_RUNTIME_DIR`, or /run.
     pub runtime_dir: PathBuf,
@@ -332,8 +332,14 @@ async fn open_terminal(
         sink,
         stream,
     };
-    let socket = ConsoleSocket::new(&request.runtime_dir).map_err(StdioError::ConsoleSocket)?;
-    opened.console = Some(socket);
+    let Request {
+        runtime_dir,
+        namespace,
+        container_id,
+        ..
+    } = request;
+    let socket = ConsoleSocket::new(runtime_dir, namespace, container_id);
+    opened.console = Some(socket.map_err(StdioError::ConsoleSocket)?);
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 //! Carrying out what the rules said, effect by effect, in their order.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -357,15 +358,18 @@ impl Supervisor {
                 return;
             }
         };
+        let Some(entry) = self.containers.get_mut(&key) else {
+            return;
+        };
         let sender = self.sender.clone();
+        let watched = Rc::clone(&entry.host.watched_ooms);
         let task = tokio::task::spawn_local(async move {
-            while matches!(watch.changed().await, OomChange::Grew(_)) {
+            while let OomChange::Grew(kills) = watch.changed().await {
+                watched.set(kills);
                 let _ = sender.send(Message::OomCounter(key));
             }
         });
-        if let Some(entry) = self.containers.get_mut(&key) {
-            entry.host.watch_oom(task.abort_handle());
-        }
+        entry.host.watch_oom(task.abort_handle());
     }
 
     /// The container is over: what belonged to it goes.

@@ -1,6 +1,7 @@
 //! What a container has of the kernel and of its bundle: descriptors, relays, runs in flight,
 //! timers, its cgroup. It holds and closes; it decides nothing.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::os::fd::{AsFd, OwnedFd};
@@ -10,7 +11,7 @@ use std::sync::Arc;
 
 use crate::runc::RuncOptions;
 use shim_common::cgroup::Cgroup;
-use shim_common::stdio::{ChildEnds, ConsoleSocket, Relay, Request as StdioRequest};
+use shim_common::stdio::{self, ChildEnds, ConsoleSocket, Relay, Request as StdioRequest};
 use sys::mount::Mount;
 use task_api::bundle::exec_pid_file;
 use tokio::task::AbortHandle;
@@ -55,6 +56,8 @@ pub(super) struct Host {
     timers: BTreeMap<Timer, AbortHandle>,
     pub(super) cgroup: Option<Arc<Cgroup>>,
     ooms: u64,
+    /// What the watch has read, which may be the last that could be read.
+    pub(super) watched_ooms: Rc<Cell<u64>>,
     oom_watch: Option<AbortHandle>,
 }
 
@@ -80,6 +83,7 @@ impl Host {
             timers: BTreeMap::new(),
             cgroup: None,
             ooms: 0,
+            watched_ooms: Rc::default(),
             oom_watch: None,
         }
     }
@@ -127,11 +131,7 @@ impl Host {
             gid: self.options.io_gid,
             container_id: self.id.clone(),
             namespace: self.namespace.clone(),
-            runtime_dir: self
-                .environment
-                .iter()
-                .find(|(name, value)| name == "XDG_RUNTIME_DIR" && !value.is_empty())
-                .map_or_else(|| PathBuf::from("/run"), |(_, value)| PathBuf::from(value)),
+            runtime_dir: stdio::runtime_dir(&self.environment),
         }
     }
 
@@ -159,10 +159,13 @@ impl Host {
         }
     }
 
-    /// True when the kernel has killed for memory since this was last asked.
+    /// True when the kernel has killed for memory since this was last asked. systemd removes the
+    /// cgroup as soon as it is empty, perhaps before we look: then what the watch read counts.
     pub(super) fn new_ooms(&mut self) -> bool {
-        let Some(Ok(kills)) = self.cgroup.as_ref().map(|cgroup| cgroup.oom_kills()) else {
-            return false;
+        let read = self.cgroup.as_ref().map(|cgroup| cgroup.oom_kills());
+        let kills = match read {
+            Some(Ok(kills)) => kills.max(self.watched_ooms.get()),
+            Some(Err(_)) | None => self.watched_ooms.get(),
         };
         let grown = kills > self.ooms;
         self.ooms = self.ooms.max(kills);
