@@ -51,10 +51,13 @@ demo: deps-demo build ## Run a container under our shim on a private containerd,
 	@scripts/demo.sh "$(RELEASE)"
 
 .PHONY: build
-build: toolchain ## Build both shims: release, static, position-independent
-	@echo "== Building the shims (a few minutes the first time)"
-	RUSTFLAGS="-C target-feature=+crt-static" $(CARGO) build --locked --release --target $(HOST) -p wherry-shim-runc
-	ls -l $(addprefix $(RELEASE)/,$(SHIMS))
+build: toolchain ## Build both shims and the daemon: release, static, position-independent
+	@echo "== Building the shims and the daemon (some minutes the first time)"
+	export RUSTFLAGS="-C target-feature=+crt-static"
+	# Two builds: one would give the shims whatever features of their dependencies the daemon wants.
+	$(CARGO) build --locked --release --target $(HOST) -p wherry-shim-runc
+	$(CARGO) build --locked --release --target $(HOST) -p wherry-daemon
+	ls -l $(addprefix $(RELEASE)/,$(SHIMS) wherryd)
 
 .PHONY: test
 test: deps-test nextest build ## Install what the tests need, and run them all (as root)
@@ -64,17 +67,21 @@ test: deps-test nextest build ## Install what the tests need, and run them all (
 	echo "== Tests, with the shims in $(SHIM_DIR)"
 	$(CARGO) nextest run --locked --workspace --no-fail-fast
 
+BENCH = $(CARGO) build --locked -p wherry-integration --bin bench
+BENCH += && SHIM_BINARY="$(SHIM_BINARY)" WHERRYD="$(RELEASE)/wherryd" "$(TARGET_DIR)/debug/bench"
+BENCH += --json "$(TARGET_DIR)/bench.json" $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY))
+# Only a whole run is worth keeping in the documentation.
+BENCH_DOCS := $(if $(or $(QUICK),$(ONLY)),--docs "$(TARGET_DIR)/bench",--docs docs/bench --readme README.md)
+
 .PHONY: bench
-bench: deps-test build ## Measure our shim beside Go's and the bare runtime (some minutes; QUICK=1: one or two)
+bench: deps-test build ## Measure shim and daemon beside Go's, about ten minutes; QUICK=1: two; ONLY=GROUP,...
 	@scripts/need-root.sh "the benchmark runs real containers"
-	$(CARGO) build --locked -p wherry-integration --bin bench
-	SHIM_BINARY="$(RELEASE)/containerd-shim-runc-v2" "$(TARGET_DIR)/debug/bench" $(if $(QUICK),--quick) --json "$(TARGET_DIR)/bench.json"
+	$(BENCH) $(BENCH_DOCS)
 
 .PHONY: bars
 bars: deps-test build ## Measure likewise, and fail unless every bar of the design is met
 	@scripts/need-root.sh "the benchmark runs real containers"
-	$(CARGO) build --locked -p wherry-integration --bin bench
-	SHIM_BINARY="$(RELEASE)/containerd-shim-runc-v2" "$(TARGET_DIR)/debug/bench" --bars $(if $(QUICK),--quick) --json "$(TARGET_DIR)/bench.json"
+	$(BENCH) --bars
 
 .PHONY: conformance
 conformance: deps-conformance nextest $(if $(SHIM),,build) ## Check every promise on one shim: SHIM=FILE RUNTIME=runc|crun JSON=FILE VERIFY=1
