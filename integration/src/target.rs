@@ -45,8 +45,7 @@ fn is_v1(binary: &Path) -> bool {
 
 /// The core daemon to measure: `WHERRYD`, else the release build of the workspace.
 pub fn daemon_binary() -> PathBuf {
-    std::env::var_os("WHERRYD")
-        .map_or_else(|| release_dir().join("../daemon/wherryd"), PathBuf::from)
+    std::env::var_os("WHERRYD").map_or_else(|| release_dir().join("wherryd"), PathBuf::from)
 }
 
 fn release_dir() -> PathBuf {

@@ -89,6 +89,8 @@ fn stand((what, metric, unit, bar, whose): &Row, samples: &Samples) -> Verdict {
         AtMost(most) => verdict(ours, go, format!("<= {most}"), &|v| v <= most),
         Below(limit) => verdict(ours, go, format!("< {limit}"), &|v| v < limit),
         Share(most) => {
+            // What Go adds may be less than nothing on a busy machine: then there is no share of it.
+            let go = go.filter(|go| *go > 0.0);
             let share = ours.zip(go).map(|(ours, go)| ours / go);
             verdict(share, go.map(|_| 1.0), format!("<= {most}"), &|v| v <= most)
         }

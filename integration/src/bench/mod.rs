@@ -62,6 +62,9 @@ pub fn main() -> ExitCode {
     }
     let samples = measure(&options, &subjects);
     let verdicts = bars::judge(&samples);
+    for metric in catalogue::unknown(&samples) {
+        eprintln!("no table has {metric}: catalogue.rs lacks it");
+    }
     println!("{}", report::table(&samples, &verdicts));
     if let Some(path) = &options.json {
         let text = report::json(&samples, &verdicts, &options).to_string();

@@ -179,12 +179,7 @@ impl Options {
         if self.quick { 5 } else { 20 }
     }
 
-    /// Containers started at once on each daemon.
-    pub fn daemon_storm(&self) -> usize {
-        if self.quick { 10 } else { 50 }
-    }
-
-    /// How often that is done.
+    /// How often many containers are started at once on each daemon.
     pub fn daemon_storms(&self) -> usize {
         if self.quick { 1 } else { 3 }
     }

@@ -11,6 +11,9 @@ use super::super::samples::Samples;
 use super::node::{Core, Node, Shims};
 use super::pair;
 
+/// How many containers are started at once.
+const STORM: usize = 50;
+
 /// Metric `daemon.run`: milliseconds of `ctr run --rm --rootfs` of `true`, from start to end of the
 /// client.
 pub(super) fn one_by_one(options: &Options, cores: &[Core], samples: &mut Samples) {
@@ -32,19 +35,18 @@ pub(super) fn one_by_one(options: &Options, cores: &[Core], samples: &mut Sample
     }
 }
 
-/// Metric `daemon.storm-N`: milliseconds from the start of N clients at once, each with a container
+/// Metric `daemon.storm-50`: milliseconds from the start of 50 clients at once, each with a container
 /// of its own, until the last has returned and its container runs.
 pub(super) fn at_once(options: &Options, cores: &[Core], samples: &mut Samples) {
     let nodes = every_pair(cores);
-    let count = options.daemon_storm();
     let all = options.daemon_storms();
     for round in 0..all {
         for turn in 0..nodes.len() {
             super::super::progress(round * nodes.len() + turn + 1, all * nodes.len());
             let (node, name) = &nodes[(turn + round) % nodes.len()];
-            let ids: Vec<String> = (0..count).map(|n| format!("s{round}-{n}")).collect();
+            let ids: Vec<String> = (0..STORM).map(|n| format!("s{round}-{n}")).collect();
             pass(REST);
-            samples.push(&format!("daemon.storm-{count}"), name, storm(node, &ids));
+            samples.push("daemon.storm-50", name, storm(node, &ids));
             node.remove(&ids);
         }
     }
