@@ -17,7 +17,6 @@ HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 RELEASE := $(TARGET_DIR)/$(HOST)/release
 SHIMS := containerd-shim-runc-v1 containerd-shim-runc-v2
-PROGRAMS := $(SHIMS) wherryd
 TOOLS := $(TARGET_DIR)/tools
 DENY := $(TOOLS)/cargo-deny/bin
 
@@ -53,14 +52,10 @@ demo: deps-demo build ## Run a container under our shim on a private containerd,
 	@scripts/demo.sh "$(RELEASE)"
 
 .PHONY: build
-build: toolchain ## Build both shims and the daemon: release, static, position-independent
+build: toolchain ## Build both shims: release, static, position-independent
 	@echo "== Building the shims (a few minutes the first time)"
-	export RUSTFLAGS="-C target-feature=+crt-static"
-	$(CARGO) build --locked --release --target $(HOST) -p wherry-shim-runc
-	# By itself: built together, the shims would carry what only the daemon needs of the libraries.
-	echo "== Building the daemon"
-	$(CARGO) build --locked --release --target $(HOST) -p wherry-daemon
-	ls -l $(addprefix $(RELEASE)/,$(PROGRAMS))
+	RUSTFLAGS="-C target-feature=+crt-static" $(CARGO) build --locked --release --target $(HOST) -p wherry-shim-runc
+	ls -l $(addprefix $(RELEASE)/,$(SHIMS))
 
 .PHONY: test
 test: deps-test nextest build ## Install what the tests need, and run them all (as root)
@@ -133,20 +128,25 @@ lint: toolchain deny ## Check format, lints, and what is linked in
 
 .PHONY: install
 install: ## Install what was built into PREFIX/bin, and the daemon's unit file (not enabled)
-	@for program in $(PROGRAMS); do
-		test -x "$(RELEASE)/$$program" || { echo "$(RELEASE)/$$program is not there: run make build first" >&2; exit 1; }
-		scripts/replace.sh "$(RELEASE)/$$program" "$(DESTDIR)$(PREFIX)/bin/$$program"
+	@for shim in $(SHIMS); do
+		test -x "$(RELEASE)/$$shim" || { echo "$(RELEASE)/$$shim is not there: run make build first" >&2; exit 1; }
+		scripts/replace.sh "$(RELEASE)/$$shim" "$(DESTDIR)$(PREFIX)/bin/$$shim"
 	done
+	echo "New containers run under the new shims; those that run keep the one they have."
+	for program in wherryd wherry; do
+		test -x "$(TARGET_DIR)/release/$$program" || { echo "$$program: not installed, for it was not built (make programs)"; continue; }
+		scripts/replace.sh "$(TARGET_DIR)/release/$$program" "$(DESTDIR)$(PREFIX)/bin/$$program"
+	done
+	test -x "$(DESTDIR)$(PREFIX)/bin/wherryd" || exit 0
 	mkdir -p "$(DESTDIR)$(UNITS)"
 	sed 's|@BINDIR@|$(PREFIX)/bin|' dist/wherryd.service > "$(DESTDIR)$(UNITS)/wherryd.service"
-	echo "installed $(DESTDIR)$(UNITS)/wherryd.service"
-	echo "New containers run under the new shims; those that run keep the one they have."
-	echo "Nothing was started. wherryd takes containerd's place (and its running containers) with"
+	echo "installed $(DESTDIR)$(UNITS)/wherryd.service; nothing was started."
+	echo "wherryd takes the place of containerd, and over what runs there, with"
 	echo "  systemctl disable --now containerd && systemctl enable --now wherryd"
 
 .PHONY: uninstall
 uninstall: ## Remove what install has installed
-	@rm -fv $(addprefix $(DESTDIR)$(PREFIX)/bin/,$(PROGRAMS)) "$(DESTDIR)$(UNITS)/wherryd.service"
+	@rm -fv $(addprefix $(DESTDIR)$(PREFIX)/bin/,$(SHIMS) wherryd wherry) "$(DESTDIR)$(UNITS)/wherryd.service"
 
 .PHONY: deps-demo
 deps-demo: ## Install the Debian packages that the demo needs, if missing

@@ -1,7 +1,9 @@
 //! Shims: from the name of a runtime to a running process, the calls to it, and what happens
 //! when it ends.
 
+mod bootstrap;
 pub mod client;
+pub mod info;
 pub mod log_pipe;
 pub mod manager;
 pub mod options;

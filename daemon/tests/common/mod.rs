@@ -170,6 +170,11 @@ impl Bed {
             .join(id)
     }
 
+    /// A shim that the daemon finds first.
+    pub fn shim(&self, name: &str) -> PathBuf {
+        self.shims.folder().join(name)
+    }
+
     /// The command that serves this bed.
     pub fn command(&self) -> Command {
         let mut path = self.shims.folder().into_os_string();
