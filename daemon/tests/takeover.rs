@@ -174,3 +174,74 @@ fn tasks_of_the_go_shim_are_taken_over() {
 fn tasks_of_the_first_generation_go_shim_are_taken_over() {
     containerds_tasks_are_taken_over(Shims::Go, "io.containerd.runc.v1");
 }
+
+#[test]
+fn records_of_containerd_are_taken_over_by_import() {
+    let mut bed = Bed::new(Shims::Ours);
+    bed.stop();
+    let mut containerd = bed.containerd();
+    run_detached(&bed, "io.containerd.runc.v2", "moves");
+    // Enough records for a tree of more than one page.
+    let rootfs = bed.rootfs();
+    for number in 0..30 {
+        let id = format!("c{number}");
+        bed.ctr(&[
+            "c", "create", "--label", "n=1", "--rootfs", &rootfs, &id, "/bin/sh",
+        ])
+        .ok();
+    }
+    bed.ctr(&["c", "label", "moves", "some=label", "other=one"])
+        .ok();
+    bed.ctr(&["ns", "label", &bed.namespace, "of=ns"]).ok();
+    let facts = |bed: &Bed, id: &str| {
+        let info = bed.ctr(&["c", "info", id]).ok();
+        let mut info: serde_json::Value = serde_json::from_str(&info).unwrap();
+        let fields = info.as_object_mut().unwrap();
+        // When a record was made is not taken over.
+        fields.retain(|key, _| !["CreatedAt", "UpdatedAt"].contains(&key.as_str()));
+        info
+    };
+    let (before, created) = (facts(&bed, "moves"), facts(&bed, "c17"));
+    containerd.stop();
+
+    let check = common::run(bed.command().args(["config", "check"]));
+    assert_eq!(check.code, Some(0), "{check:?}");
+    assert!(check.stdout.contains("meta.db:1: ") && check.stdout.contains("wherryd import"));
+    let said = common::run(bed.command().arg("import")).ok();
+    assert!(
+        said.contains(&format!("taken over: {}/moves\n", bed.namespace)),
+        "{said}"
+    );
+    assert_eq!(said.lines().count(), 31, "{said}");
+    let again = common::run(bed.command().arg("import")).ok();
+    assert!(
+        !again.contains("taken over") && again.lines().count() == 31,
+        "{again}"
+    );
+    assert_eq!(
+        common::run(bed.command().args(["config", "check"])).ok(),
+        ""
+    );
+
+    bed.start();
+    assert_eq!(
+        (facts(&bed, "moves"), facts(&bed, "c17")),
+        (before, created)
+    );
+    assert!(bed.ctr(&["ns", "ls"]).ok().contains("of=ns"));
+    let exec = [
+        "task",
+        "exec",
+        "--exec-id",
+        "e",
+        "moves",
+        "/bin/sh",
+        "-c",
+        "echo here",
+    ];
+    assert_eq!(bed.ctr(&exec).ok(), "here\n");
+    end(&bed, "moves");
+    for id in bed.ctr(&["c", "ls", "-q"]).ok().lines() {
+        bed.ctr(&["c", "rm", id]).ok();
+    }
+}
