@@ -21,6 +21,8 @@ commands:
   config migrate   print the main file, whatever its version, likewise
   config check     print each problem as FILE:LINE: problem; remedy. The status is 1 if one of
                    them is an error, for which the daemon would not start; 0 with warnings only
+  import           take over the records of containers of a containerd that has been stopped and
+                   had the same root folder; wherryd must be stopped as well
   publish --topic T --namespace N
                    publish the event on stdin (for shims and hooks)
   oci-hook -- PROGRAM [ARGUMENTS]
@@ -66,6 +68,8 @@ pub enum Command {
     ConfigMigrate,
     /// Print what is to be said about the configuration file.
     ConfigCheck,
+    /// Take over the records of another containerd.
+    Import,
     /// Print the version.
     Version,
     /// Print the help.
@@ -202,6 +206,7 @@ fn command(word: &str, arguments: &mut Arguments) -> Result<Command, String> {
             let namespace = text(flags.remove("namespace"));
             (Command::Publish { topic, namespace }, next)
         }
+        "import" => (Command::Import, arguments.flags(&[])?.1),
         "oci-hook" => {
             let (_, program) = arguments.flags(&[])?;
             let all = program
@@ -268,6 +273,7 @@ mod tests {
             ("--v=false", Command::Serve),
             ("-a x config default", Command::ConfigDefault),
             ("config migrate", Command::ConfigMigrate),
+            ("--root /r import", Command::Import),
             (
                 "publish -topic /t --namespace=n",
                 Command::Publish { topic, namespace },

@@ -5,6 +5,7 @@
 //! `exchange` the events, `filter` containerd's filter language for all of them; `serve` puts
 //! them together.
 
+pub mod bolt;
 pub mod bundle;
 pub mod cli;
 pub mod config;
@@ -15,6 +16,7 @@ pub mod filter;
 pub mod gc;
 pub mod grpc;
 pub mod ids;
+pub mod import;
 pub mod log;
 pub mod notify;
 pub mod oci_hook;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use daemon::cli::{self, Cli, Command};
 use daemon::config::{self, Config, Problem};
-use daemon::{log, oci_hook, publish, serve, version};
+use daemon::{import, log, oci_hook, publish, serve, version};
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os();
@@ -61,6 +61,23 @@ fn run(cli: Cli, program: &str) -> Result<(), String> {
             }
             outcome
         }
+        Command::Import => {
+            let config = told(effective(&cli))?.0;
+            let imported = runtime()?.block_on(import::import(&config))?;
+            for (what, names) in [
+                ("taken over", &imported.containers),
+                ("already here", &imported.known),
+                ("cannot be taken over", &imported.refused),
+            ] {
+                for name in names {
+                    say(&format!("{what}: {name}\n"))?;
+                }
+            }
+            match imported.refused.len() {
+                0 => Ok(()),
+                count => Err(format!("{count} containers were not taken over")),
+            }
+        }
         Command::Serve => {
             let (config, problems) = told(effective(&cli))?;
             let file = cli.base.as_ref().map(|base| base.join("wherryd.log"));
@@ -110,7 +127,7 @@ fn start(cli: &Cli) -> (Config, PathBuf) {
 fn effective(cli: &Cli) -> Result<(Config, Vec<Problem>), Vec<Problem>> {
     let (mut config, file) = start(cli);
     // A file that is named must be there.
-    let problems = if cli.config.is_some() || file.exists() {
+    let mut problems = if cli.config.is_some() || file.exists() {
         config.read(&file)?
     } else {
         Vec::new()
@@ -127,6 +144,7 @@ fn effective(cli: &Cli) -> Result<(Config, Vec<Problem>), Vec<Problem>> {
     if let Some(level) = &cli.log_level {
         config.log_level.clone_from(level);
     }
+    problems.extend(import::hint(&config));
     Ok((config, problems))
 }
 

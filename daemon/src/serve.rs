@@ -36,7 +36,7 @@ pub async fn serve(config: Config) -> Result<(), String> {
     setup::process(&config)?;
     folder(&config.root)?;
     folder(&config.state)?;
-    let own = config.root.join("io.wherry.metadata.v1");
+    let own = config.own_folder();
     folder(&own)?;
     let store = Store::open(&own.join("meta.redb"))?;
     let uuid = uuid(&own.join("uuid"))?;

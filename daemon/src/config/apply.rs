@@ -1,7 +1,7 @@
-//! From entries to the configuration: each goes where its row of [`KEYS`] says.
+//! From entries to the configuration: each goes where its row of [`keys`] says.
 
 use super::entries::{Entry, name};
-use super::keys::{KEYS, Key, Rule};
+use super::keys::{self, Key, Rule};
 use super::problem::Problem;
 use super::sources::Sources;
 use super::{Config, spelling};
@@ -28,14 +28,12 @@ pub(super) fn apply(sources: &Sources, config: &mut Config) -> Vec<Problem> {
 fn apply_one(entry: &Entry, config: &mut Config) -> Option<Problem> {
     let is_empty_table = entry.value.as_table().is_some_and(toml::Table::is_empty);
     let has_rows = |key: &Key| matches!(key.rule, Rule::Force(_)) && key.is_within(&entry.path);
-    if KEYS.iter().any(has_rows) {
+    if keys::all().any(has_rows) {
         // A table without keys says nothing; a value in its place is a mistake.
         let text = format!("{}: must be a table", entry.name());
         return (!is_empty_table).then(|| entry.error(text, "write it as a table: [name]"));
     }
-    let row = KEYS
-        .iter()
-        .find_map(|key| key.fits(&entry.path).map(|stood_for| (key, stood_for)));
+    let row = keys::all().find_map(|key| key.fits(&entry.path).map(|stood_for| (key, stood_for)));
     let Some((key, stood_for)) = row else {
         return stranger(entry).filter(|problem| problem.is_error || !is_empty_table);
     };
@@ -65,9 +63,8 @@ fn set(entry: &Entry, slot: super::slot::Slot<'_>) -> Result<(), Problem> {
 
 /// What is to be said of a key that no row fits.
 fn stranger(entry: &Entry) -> Option<Problem> {
-    let around = KEYS
-        .iter()
-        .find(|key| matches!(key.rule, Rule::Force(_)) && key.is_around(&entry.path));
+    let around =
+        keys::all().find(|key| matches!(key.rule, Rule::Force(_)) && key.is_around(&entry.path));
     if let Some(key) = around {
         let text = format!("{}: is no table", name(key.path));
         return Some(entry.error(text, "give it a plain value"));
@@ -85,7 +82,7 @@ fn nearest(path: &[String]) -> Option<String> {
     let in_table = |key: &&Key| {
         key.path.len() == path.len() && key.path.iter().zip(table).all(|(a, b)| a == b)
     };
-    KEYS.iter()
+    keys::all()
         .filter(in_table)
         .map(|key| (distance(last, key.path[table.len()]), key))
         .filter(|(distance, _)| *distance <= 2)

@@ -225,6 +225,11 @@ impl Config {
         (self.ttrpc_address.clone(), self.ttrpc_uid, self.ttrpc_gid)
     }
 
+    /// The folder of the daemon's own records.
+    pub fn own_folder(&self) -> PathBuf {
+        self.root.join("io.wherry.metadata.v1")
+    }
+
     /// Whether the plugin `kind` `id` (`io.containerd.grpc.v1`, `tasks`) is not to be served.
     pub fn disables(&self, kind: &str, id: &str) -> bool {
         let is_it = |name: &String| {

@@ -7,7 +7,7 @@ use toml::{Table, Value};
 
 use super::Config;
 use super::entries::Entry;
-use super::keys::{KEYS, Rule};
+use super::keys::{self, Rule};
 use super::problem::Problem;
 use super::slot::plant;
 use super::sources::{self, Sources};
@@ -21,7 +21,7 @@ pub(super) fn dump(config: &Config) -> String {
     let mut config = config.clone();
     let mut table = Table::new();
     plant(&mut table, &["version"], Value::Integer(WRITTEN));
-    for key in KEYS {
+    for key in keys::all() {
         let Rule::Force(place) = key.rule else {
             continue;
         };
@@ -84,7 +84,7 @@ pub fn migrate(file: &Path) -> Result<String, Vec<Problem>> {
 
 /// Whether a key is said in another way today.
 fn is_renamed(entry: &Entry) -> bool {
-    KEYS.iter()
+    keys::all()
         .find(|key| key.fits(&entry.path).is_some())
         .is_some_and(|key| matches!(key.rule, Rule::Renamed(..)))
 }

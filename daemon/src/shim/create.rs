@@ -61,16 +61,12 @@ impl Manager {
         request: tasks::CreateTaskRequest,
     ) -> Result<(Arc<Task>, u32), Status> {
         let runtime = container.runtime.unwrap_or_default();
-        let wanted = match request.runtime_path.as_str() {
-            "" => runtime.name.as_str(),
-            path => path,
-        };
         let beside = self
             .surroundings
             .publish_binary
             .parent()
             .unwrap_or_else(|| Path::new("/"));
-        let binary = resolve::shim_binary(wanted, &self.path, beside)?;
+        let binary = resolve::of_task(&runtime.name, &request.runtime_path, &self.path, beside)?;
         let options = options::for_shim(
             &runtime.name,
             runtime.options,

@@ -1,8 +1,10 @@
 //! Shims: from the name of a runtime to a running process, the calls to it, and what happens
 //! when it ends.
 
+mod bootstrap;
 pub mod client;
 pub mod create;
+pub mod info;
 pub mod ledger;
 pub mod log_pipe;
 pub mod manager;

@@ -4,18 +4,18 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Output, Stdio};
 use std::time::Duration;
 
-use containerd_shim_protos::bootstrap_api::BootstrapResult;
 use protobuf::Message;
-use serde::{Deserialize, Serialize};
 use task_api::bootstrap::env;
 use task_api::task::DeleteResponse;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
-use super::output;
+use super::bootstrap;
+pub use super::bootstrap::{Endpoint, legacy};
+use super::{info, output};
 use crate::bundle::Bundle;
 use crate::config::Config;
 
@@ -91,18 +91,11 @@ impl Surroundings {
     }
 }
 
-/// Where a shim serves, as it is written to `bootstrap.json`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Endpoint {
-    /// The version of the task service it announced.
-    pub version: i32,
-    /// `unix://PATH`, or an abstract socket's name.
-    pub address: String,
-    /// Always `ttrpc` for what we can call.
-    pub protocol: String,
-}
-
 /// Starts a shim in `bundle`, with `options` (an encoded Any, or nothing) on its stdin.
+///
+/// Shims up to those of containerd 2.2 take the bare options. Later ones may insist on bootstrap
+/// parameters: one that fails, and that answers `-info` as every shim since containerd 2.0 does, is
+/// given them before it counts as failed.
 ///
 /// # Errors
 /// The binary could not be run, failed, took longer than 30 s, or answered nothing sensible; the
@@ -113,61 +106,71 @@ pub async fn start(
     bundle: &Bundle,
     options: Vec<u8>,
 ) -> io::Result<Endpoint> {
+    let started = start_with(surroundings, binary, bundle, &options).await;
+    match &started {
+        Err(error) if error.kind() != io::ErrorKind::TimedOut => {}
+        _ => return started,
+    }
+    if info::ask(binary, &options).await.is_err() {
+        return started;
+    }
+    let params = bootstrap::params(surroundings, bundle, &options)?;
+    let again = start_with(surroundings, binary, bundle, &params).await;
+    again.or(started)
+}
+
+async fn start_with(
+    surroundings: &Surroundings,
+    binary: &Path,
+    bundle: &Bundle,
+    stdin: &[u8],
+) -> io::Result<Endpoint> {
     let mut command = surroundings.command(binary, bundle);
     command.arg("start");
-    if !options.is_empty() {
+    let output = run(command, stdin, START_LIMIT).await?;
+    bootstrap::endpoint(&output.stdout).ok_or_else(|| {
+        io::Error::other(format!(
+            "{}: start answered no address: {}",
+            binary.display(),
+            output::quote(&output.stdout, &output.stderr)
+        ))
+    })
+}
+
+/// Runs a shim's binary with `stdin` to its end.
+///
+/// # Errors
+/// It could not be run or failed, with what it printed; `TimedOut` after `limit`, and then it is
+/// killed with all of its process group.
+pub(super) async fn run(mut command: Command, stdin: &[u8], limit: Duration) -> io::Result<Output> {
+    let binary = PathBuf::from(command.as_std().get_program());
+    let action = command.as_std().get_args().last().unwrap_or_default();
+    let action = action.to_string_lossy().into_owned();
+    let told = |kind: io::ErrorKind, what: &str| {
+        io::Error::new(kind, format!("{}: {what}", binary.display()))
+    };
+    if !stdin.is_empty() {
         command.stdin(Stdio::piped());
     }
-    let told = |what: &str| io::Error::other(format!("{}: {what}", binary.display()));
     let work = async {
-        let mut child = command.spawn().map_err(|error| told(&error.to_string()))?;
-        if let Some(mut stdin) = child.stdin.take() {
-            // A shim that does not read its options closes the pipe, and need not be told off.
-            let _ = stdin.write_all(&options).await;
+        let mut child = command
+            .spawn()
+            .map_err(|error| told(error.kind(), &error.to_string()))?;
+        if let Some(mut pipe) = child.stdin.take() {
+            // A shim that does not read what it is given closes the pipe; that is its affair.
+            let _ = pipe.write_all(stdin).await;
         }
-        output::of(child, START_LIMIT).await
+        output::of(child, limit).await
     };
     let output = work
         .await
-        .map_err(|error| told(&format!("start {error}")))?;
-    let said = output::quote(&output.stdout, &output.stderr);
+        .map_err(|error| told(error.kind(), &format!("{action} {error}")))?;
     if !output.status.success() {
-        return Err(told(&format!("start failed ({}): {said}", output.status)));
+        let said = output::quote(&output.stdout, &output.stderr);
+        let text = format!("{action} failed ({}): {said}", output.status);
+        return Err(told(io::ErrorKind::Other, &text));
     }
-    endpoint(&output.stdout).ok_or_else(|| told(&format!("start answered no address: {said}")))
-}
-
-/// Reads the answer to `start`: a protobuf message, JSON, or the bare address (shim-contract 1.3).
-fn endpoint(answer: &[u8]) -> Option<Endpoint> {
-    let usable = |endpoint: &Endpoint| {
-        endpoint.protocol == "ttrpc"
-            && [2, 3].contains(&endpoint.version)
-            && endpoint.address.len() > 1
-    };
-    if let Ok(result) = BootstrapResult::parse_from_bytes(answer) {
-        let found = Endpoint {
-            version: result.version,
-            address: result.address,
-            protocol: result.protocol,
-        };
-        if usable(&found) {
-            return Some(found);
-        }
-    }
-    let text = std::str::from_utf8(answer).ok()?.trim();
-    if text.starts_with('{') {
-        return serde_json::from_str(text).ok().filter(usable);
-    }
-    Some(legacy(text)).filter(usable)
-}
-
-/// The endpoint behind a bare address.
-pub fn legacy(address: &str) -> Endpoint {
-    Endpoint {
-        version: 2,
-        address: address.trim().to_owned(),
-        protocol: "ttrpc".to_owned(),
-    }
+    Ok(output)
 }
 
 /// Cleans up after a shim that is gone: its processes, mounts and runtime state.
@@ -181,19 +184,8 @@ pub async fn delete(
 ) -> io::Result<DeleteResponse> {
     let mut command = surroundings.command(binary, bundle);
     command.arg("-bundle").arg(&bundle.path).arg("delete");
-    let told = |what: &str| io::Error::other(format!("{}: {what}", binary.display()));
-    let child = command.spawn().map_err(|error| told(&error.to_string()))?;
-    let output = output::of(child, surroundings.cleanup_limit)
-        .await
-        .map_err(|error| told(&format!("delete {error}")))?;
+    let output = run(command, &[], surroundings.cleanup_limit).await?;
     let said = String::from_utf8_lossy(&output.stderr);
-    if !output.status.success() {
-        return Err(told(&format!(
-            "delete failed ({}): {}",
-            output.status,
-            said.trim()
-        )));
-    }
     if !said.trim().is_empty() {
         log::warn!(
             "cleanup of {}/{}: {}",
@@ -202,40 +194,6 @@ pub async fn delete(
             said.trim()
         );
     }
-    DeleteResponse::parse_from_bytes(&output.stdout).map_err(|error| told(&error.to_string()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_generation_of_answers_is_read() {
-        let modern = BootstrapResult {
-            version: 3,
-            address: "unix:///s".into(),
-            protocol: "ttrpc".into(),
-            ..BootstrapResult::default()
-        };
-        let v3 = Endpoint {
-            version: 3,
-            ..legacy("unix:///s")
-        };
-        assert_eq!(
-            endpoint(&modern.write_to_bytes().unwrap()),
-            Some(v3.clone())
-        );
-        let json = br#"{"version":3,"address":"unix:///s","protocol":"ttrpc"}"#;
-        assert_eq!(endpoint(json), Some(v3));
-        assert_eq!(endpoint(b"unix:///s\n"), Some(legacy("unix:///s")));
-        for rubbish in [
-            &b""[..],
-            b"\n",
-            b"{}",
-            br#"{"version":9,"address":"unix:///s"}"#,
-            b"\xff",
-        ] {
-            assert_eq!(endpoint(rubbish), None, "{rubbish:?}");
-        }
-    }
+    DeleteResponse::parse_from_bytes(&output.stdout)
+        .map_err(|error| io::Error::other(format!("{}: {error}", binary.display())))
 }

@@ -13,8 +13,31 @@ pub const LEGACY_LINUX: &str = "io.containerd.runtime.v1.linux";
 /// What runs containers where nothing else is said.
 pub const DEFAULT_RUNTIME: &str = "io.containerd.runc.v2";
 
+/// The shim of a task of `runtime`, for which a client may name the binary itself: `runtime_path`,
+/// or empty.
+///
+/// # Errors
+/// As [`shim_binary`]; `InvalidArgument` for a path that is not absolute.
+pub fn of_task(
+    runtime: &str,
+    runtime_path: &str,
+    path: &OsStr,
+    beside: &Path,
+) -> Result<PathBuf, Status> {
+    match runtime_path {
+        "" => shim_binary(runtime, path, beside),
+        own if own.starts_with('/') => shim_binary(own, path, beside),
+        own => Err(status::invalid(format_args!(
+            "runtime path {own:?} must be absolute"
+        ))),
+    }
+}
+
 /// The shim of `runtime`: a path as it is; otherwise the last two parts of the name make
-/// `containerd-shim-NAME-VERSION`, which is looked up in `path` and then beside the daemon.
+/// `containerd-shim-NAME-VERSION`, which is looked up in `path` and then beside the daemon. As with
+/// containerd since it is built with Go 1.19, the working folder is not searched, not even where
+/// `path` says so. What was found is looked up again the next time, so that a newly installed shim
+/// serves the next container; containerd wants to be started again for that.
 ///
 /// # Errors
 /// `InvalidArgument` for a name that is neither; `NotFound` when no such binary is installed.
@@ -97,5 +120,11 @@ mod tests {
             assert_eq!(code(name), tonic::Code::InvalidArgument, "{name}");
         }
         assert_eq!(code("/nonexistent/shim"), tonic::Code::NotFound);
+        let own = |own: &str| of_task("no.such", own, OsStr::new(""), nowhere);
+        assert_eq!(own(shim.to_str().unwrap()).unwrap(), shim);
+        assert_eq!(
+            own("runc.v2").unwrap_err().code(),
+            tonic::Code::InvalidArgument
+        );
     }
 }

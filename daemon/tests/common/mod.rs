@@ -173,10 +173,20 @@ impl Bed {
             .join(id)
     }
 
-    /// The command that serves this bed.
-    pub fn command(&self) -> Command {
+    /// A shim that the daemon finds first.
+    pub fn shim(&self, name: &str) -> PathBuf {
+        self.shims.folder().join(name)
+    }
+
+    /// Where a daemon looks for shims: those of the bed before all others.
+    fn path(&self) -> std::ffi::OsString {
         let mut path = self.shims.folder().into_os_string();
         path.push(":/usr/sbin:/usr/bin:/sbin:/bin");
+        path
+    }
+
+    /// The command that serves this bed.
+    pub fn command(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_wherryd"));
         command
             .arg("--config")
@@ -187,7 +197,7 @@ impl Bed {
             .arg(self.dir.path().join("state"))
             .arg("--address")
             .arg(self.address())
-            .env("PATH", path)
+            .env("PATH", self.path())
             .stdin(Stdio::null());
         command
     }
@@ -231,6 +241,7 @@ impl Bed {
             .arg(self.dir.path().join("state"))
             .arg("--address")
             .arg(self.address())
+            .env("PATH", self.path())
             .stderr(Stdio::null());
         let daemon = background(&mut command, &self.dir.path().join("containerd.log"));
         eventually("containerd answers", || {
@@ -253,6 +264,13 @@ impl Bed {
         let mut daemon = self.daemon.take().expect("it runs");
         daemon.kill().unwrap();
         daemon.wait().unwrap();
+    }
+
+    /// Ends the daemon as a service manager does.
+    pub fn stop(&mut self) {
+        let mut daemon = self.daemon.take().expect("it runs");
+        run(Command::new("kill").arg(daemon.id().to_string())).ok();
+        eventually("the daemon ends", || daemon.try_wait().unwrap().is_some());
     }
 
     /// Runs `ctr` against the daemon, in the bed's namespace.
