@@ -22,7 +22,7 @@ use crate::signals::{self, Signals};
 use crate::spec::{self, BindMount, Cpus, Network, Wishes};
 use crate::stdio::{Fifos, Streams};
 use crate::terminal::{self, RawMode};
-use crate::{output, random, stdio};
+use crate::{output, random};
 
 const RUNC_OPTIONS: &str = "containerd.runc.v1.Options";
 /// Runtimes whose options are runc's.
@@ -180,6 +180,7 @@ impl Run {
             user: self.user.as_deref(),
             hostname: self.hostname.as_deref(),
             terminal: self.tty,
+            console: terminal::size().filter(|_| self.tty),
             read_only: self.read_only,
             network: self.net,
             mounts: [&self.mount[..], &self.volume[..]].concat(),
@@ -276,6 +277,7 @@ impl Run {
             terminal: self.tty,
         };
         let fifos = Fifos::new(streams)?;
+        let _mode = RawMode::for_streams(streams)?;
         let started = unless_ended(signals, async {
             let request = CreateTaskRequest {
                 container_id: first.container.clone(),
@@ -296,28 +298,9 @@ impl Run {
                 first.name()
             )));
         };
-        attach(first, &mut relays, signals, streams).await
+        let ended = first.accompany(&mut relays, signals, self.tty).await;
+        ended.map(exit_code)
     }
-}
-
-/// Accompanies a process that was started, with our terminal in its service.
-///
-/// # Errors
-/// The exit status cannot be learned.
-pub(super) async fn attach(
-    process: &Process,
-    relays: &mut stdio::Relays,
-    signals: &mut Signals,
-    streams: Streams,
-) -> Result<ExitCode> {
-    let mode = if streams.input && streams.terminal {
-        Some(RawMode::set()?)
-    } else {
-        None
-    };
-    let status = process.accompany(relays, signals, streams.terminal).await;
-    drop(mode);
-    status.map(exit_code)
 }
 
 /// Carries out steps; once the user asks for an end they have a limited time. Nothing is answered
