@@ -44,6 +44,7 @@ on_both_engines! {
     all_output_arrives
     a_reader_that_leaves_ends_the_container
     events_are_told_to_programs
+    without_a_daemon_one_can_leave
     the_daemon_may_die_while_a_container_is_waited_for
     a_container_that_ends_without_a_daemon_is_told_right
 }
@@ -306,6 +307,20 @@ fn the_daemon_may_die_while_a_container_is_waited_for(bed: &mut Bed) {
     assert_eq!(ran.code, Some(6), "{ran:?}");
     assert_eq!(ran.stdout, "before\nafter\n");
     assert!(bed.all().is_empty());
+}
+
+fn without_a_daemon_one_can_leave(bed: &mut Bed) {
+    let (running, _) = waiting(bed, "w");
+    bed.kill();
+    running.signal("INT");
+    let said = running.end().failed(125);
+    assert!(said.contains("w is left to itself"), "{said}");
+    assert!(
+        said.contains("w is not removed: the daemon is away"),
+        "{said}"
+    );
+    bed.start();
+    assert_eq!(bed.status("w").as_deref(), Some("running"));
 }
 
 fn a_container_that_ends_without_a_daemon_is_told_right(bed: &mut Bed) {

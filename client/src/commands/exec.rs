@@ -2,12 +2,14 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Args;
 use core_api::Any;
 use core_api::containers::GetContainerRequest;
 use core_api::tasks::{DeleteProcessRequest, ExecProcessRequest};
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
 use super::exit_code;
 use super::run::unless_ended;
@@ -20,6 +22,9 @@ use crate::signals;
 use crate::spec;
 use crate::stdio::{Fifos, Streams};
 use crate::terminal::{self, RawMode};
+
+/// How long the daemon may take over the removal of an exec that has ended.
+const DELETE_LIMIT: Duration = Duration::from_secs(30);
 
 /// Run another command in a container
 #[derive(Debug, Args)]
@@ -101,9 +106,12 @@ impl Exec {
             Ok(Some(Some(mut relays))) => {
                 let ended = process.accompany(&mut relays, &mut signals, self.tty).await;
                 drop(mode);
-                // How it ended counts, even if what is left of it cannot be removed.
-                if let Err(error) = delete(&process).await {
-                    output::complain(&error);
+                if connection.is_there().await {
+                    // How it ended counts, even if what is left of it cannot be removed.
+                    match timeout(DELETE_LIMIT, delete(&process)).await {
+                        Ok(Err(error)) => output::complain(&error),
+                        Ok(Ok(())) | Err(_) => {}
+                    }
                 }
                 ended.map(exit_code)
             }

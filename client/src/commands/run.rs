@@ -29,6 +29,8 @@ const RUNC_OPTIONS: &str = "containerd.runc.v1.Options";
 const RUNC_TYPES: &str = "io.containerd.runc.";
 /// How long a step that was begun is waited for after the user asked for an end.
 const STEP_LIMIT: Duration = Duration::from_secs(10);
+/// How long the removal of a container may take.
+const REMOVAL_LIMIT: Duration = Duration::from_secs(30);
 
 /// Run a command in a new container
 ///
@@ -144,11 +146,8 @@ impl Run {
         let ended = self.attend(&first, &mut signals).await;
         // What could not run is of no use; nor is what was asked to go. Else it stays, with its
         // exit code, until it is removed.
-        if (self.rm || ended.is_err())
-            && let Err(error) = remove(&first, true).await
-        {
-            // How it ended counts all the same.
-            output::complain(&error);
+        if self.rm || ended.is_err() {
+            discard(&first).await;
         }
         ended
     }
@@ -262,9 +261,8 @@ impl Run {
         match started.await {
             Ok(Some(())) => output::say(&first.container).map(|()| ExitCode::SUCCESS),
             stopped => {
-                let removed = remove(first, true).await;
+                discard(first).await;
                 stopped?;
-                removed?;
                 Ok(ExitCode::from(crate::cli::RUN_FAILED))
             }
         }
@@ -300,6 +298,23 @@ impl Run {
         };
         let ended = first.accompany(&mut relays, signals, self.tty).await;
         ended.map(exit_code)
+    }
+}
+
+/// Removes a container, if the daemon lets us. What cannot be removed is told: how the container
+/// ended counts all the same.
+async fn discard(first: &Process) {
+    let removed = async {
+        if !first.connection.is_there().await {
+            return Err(Error::said("the daemon is away"));
+        }
+        match timeout(REMOVAL_LIMIT, remove(first, true)).await {
+            Ok(removed) => removed,
+            Err(_) => Err(Error::said("the daemon does not answer")),
+        }
+    };
+    if let Err(error) = removed.await {
+        output::complain(&format_args!("{} is not removed: {error}", first.name()));
     }
 }
 
