@@ -106,12 +106,11 @@ impl Exec {
             Ok(Some(Some(mut relays))) => {
                 let ended = process.accompany(&mut relays, &mut signals, self.tty).await;
                 drop(mode);
-                if connection.is_there().await {
-                    // How it ended counts, even if what is left of it cannot be removed.
-                    match timeout(DELETE_LIMIT, delete(&process)).await {
-                        Ok(Err(error)) => output::complain(&error),
-                        Ok(Ok(())) | Err(_) => {}
-                    }
+                // How it ended counts, even if what is left of it cannot be removed.
+                if (ended.is_ok() || connection.is_there().await)
+                    && let Ok(Err(error)) = timeout(DELETE_LIMIT, delete(&process)).await
+                {
+                    output::complain(&error);
                 }
                 ended.map(exit_code)
             }

@@ -147,7 +147,7 @@ impl Run {
         // What could not run is of no use; nor is what was asked to go. Else it stays, with its
         // exit code, until it is removed.
         if self.rm || ended.is_err() {
-            discard(&first).await;
+            discard(&first, ended.is_ok()).await;
         }
         ended
     }
@@ -261,7 +261,7 @@ impl Run {
         match started.await {
             Ok(Some(())) => output::say(&first.container).map(|()| ExitCode::SUCCESS),
             stopped => {
-                discard(first).await;
+                discard(first, false).await;
                 stopped?;
                 Ok(ExitCode::from(crate::cli::RUN_FAILED))
             }
@@ -302,10 +302,10 @@ impl Run {
 }
 
 /// Removes a container, if the daemon lets us. What cannot be removed is told: how the container
-/// ended counts all the same.
-async fn discard(first: &Process) {
+/// ended counts all the same. With `patience`, a daemon that is just away is waited for.
+async fn discard(first: &Process, patience: bool) {
     let removed = async {
-        if !first.connection.is_there().await {
+        if !patience && !first.connection.is_there().await {
             return Err(Error::said("the daemon is away"));
         }
         match timeout(REMOVAL_LIMIT, remove(first, true)).await {
