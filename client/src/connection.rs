@@ -126,10 +126,15 @@ impl Connection {
         VersionClient::new(self.transport.clone())
     }
 
+    /// Whether a daemon listens now.
+    pub(crate) async fn is_there(&self) -> bool {
+        dial(&self.socket).await.is_ok()
+    }
+
     /// Waits until a daemon listens again; says so once if there is none.
     pub(crate) async fn restored(&self) {
         let mut told = false;
-        while dial(&self.socket).await.is_err() {
+        while !self.is_there().await {
             if !told {
                 let text = format!("the daemon at {} is gone; waiting for it", self.socket);
                 output::complain(&text);

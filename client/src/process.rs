@@ -139,7 +139,7 @@ impl Process {
     /// status.
     ///
     /// # Errors
-    /// As [`Process::wait`].
+    /// As [`Process::wait`]; or an end is asked for, and the daemon is away or deaf to it.
     pub(crate) async fn accompany(
         &self,
         relays: &mut Relays,
@@ -160,6 +160,13 @@ impl Process {
                     Signal::SIGWINCH => {}
                     signal => {
                         asked += u32::from(signals::is_an_end(signal));
+                        if asked > 0 && (asked > PATIENCE || !self.connection.is_there().await) {
+                            return Err(Error::said(format!(
+                                "{} is left to itself: the daemon at {} cannot be told to end it",
+                                self.name(),
+                                self.connection.socket()
+                            )));
+                        }
                         self.forward(if asked < PATIENCE { signal } else { Signal::SIGKILL });
                     }
                 },

@@ -112,7 +112,7 @@ impl Fifos {
     /// or the exec started.
     ///
     /// # Errors
-    /// The system's, also when the shim did not open its end of stdin.
+    /// The system's.
     pub(crate) fn attach(mut self) -> Result<Relays> {
         let (sender, notes) = mpsc::unbounded_channel();
         let flow = Arc::new(Flow::default());
@@ -132,15 +132,21 @@ impl Fifos {
             let writer = OpenOptions::new()
                 .write(true)
                 .custom_flags(OFlag::O_NONBLOCK.bits())
-                .open(&path)
-                .about(path.display().to_string())?;
-            fcntl(&writer, FcntlArg::F_SETFL(OFlag::empty())).about("a FIFO")?;
-            let stdin = File::from(io::stdin().as_fd().try_clone_to_owned().about("stdin")?);
-            spawn("input", move || {
-                copy_input(&stdin, writer);
-                // Nobody listens any more only when we are about to end.
-                let _ = sender.send(Note::InputDone);
-            })?;
+                .open(&path);
+            match writer {
+                Ok(writer) => {
+                    fcntl(&writer, FcntlArg::F_SETFL(OFlag::empty())).about("a FIFO")?;
+                    let stdin = io::stdin().as_fd().try_clone_to_owned().about("stdin")?;
+                    spawn("input", move || {
+                        copy_input(&File::from(stdin), writer);
+                        // Nobody listens any more only when we are about to end.
+                        let _ = sender.send(Note::InputDone);
+                    })?;
+                }
+                // Nobody reads: the process has ended already.
+                Err(error) if error.raw_os_error() == Some(nix::Error::ENXIO as i32) => {}
+                Err(error) => return Err(Error::io(path.display().to_string(), error)),
+            }
         }
         Ok(Relays {
             _fifos: self,

@@ -5,6 +5,7 @@ use std::io::{self, IsTerminal};
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 
 use crate::error::{Context, Result};
+use crate::stdio::Streams;
 
 /// The terminal on stdin in raw mode: keys go to the container as they come. Dropping it sets the
 /// terminal back.
@@ -12,11 +13,14 @@ use crate::error::{Context, Result};
 pub(crate) struct RawMode(Termios);
 
 impl RawMode {
-    /// Sets the mode.
+    /// Sets the mode, where our terminal is to stand for the process's.
     ///
     /// # Errors
     /// Stdin is no terminal.
-    pub(crate) fn set() -> Result<Self> {
+    pub(crate) fn for_streams(streams: Streams) -> Result<Option<Self>> {
+        if !(streams.input && streams.terminal) {
+            return Ok(None);
+        }
         let stdin = io::stdin();
         let before = tcgetattr(&stdin).map_err(io::Error::from).about("stdin")?;
         let mut raw = before.clone();
@@ -24,7 +28,7 @@ impl RawMode {
         tcsetattr(&stdin, OptionalActions::Drain, &raw)
             .map_err(io::Error::from)
             .about("stdin")?;
-        Ok(Self(before))
+        Ok(Some(Self(before)))
     }
 }
 

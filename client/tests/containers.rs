@@ -8,12 +8,13 @@
 
 mod common;
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
-use common::{Bed, Engine, Running, eventually, wait};
+use common::{Bed, Engine, Running, eventually, run, wait};
 
 /// Makes a test of each function, for each engine.
 macro_rules! on_both_engines {
@@ -43,6 +44,7 @@ on_both_engines! {
     all_output_arrives
     a_reader_that_leaves_ends_the_container
     events_are_told_to_programs
+    without_a_daemon_one_can_leave
     the_daemon_may_die_while_a_container_is_waited_for
     a_container_that_ends_without_a_daemon_is_told_right
 }
@@ -165,16 +167,22 @@ fn the_spec_is_as_it_was_asked_for(bed: &mut Bed) {
     let seen = bed.run(&line).ok();
     assert_eq!(seen, "from outside\n1\nboat\n/tmp\n1000\n2\ndev\nlo\n");
     // Another OCI runtime, and the host's network.
-    let line = [
+    let runtime = bed.dir.path().join("another-runc");
+    let called = bed.dir.path().join("called");
+    let script = format!("#!/bin/sh\ntouch {}\nexec runc \"$@\"\n", called.display());
+    fs::write(&runtime, script).unwrap();
+    fs::set_permissions(&runtime, Permissions::from_mode(0o755)).unwrap();
+    let flags = [
         "--rm",
-        "--runc-binary",
-        "crun",
         "--net",
         "host",
-        "ls",
-        "/sys/class/net",
+        "--runc-binary",
+        runtime.to_str().unwrap(),
     ];
-    let seen = bed.run(&line).ok();
+    let seen = bed
+        .run(&[&flags[..], &["ls", "/sys/class/net"]].concat())
+        .ok();
+    assert!(called.exists());
     let host = fs::read_dir("/sys/class/net").unwrap().count();
     assert_eq!(seen.lines().count(), host, "{seen}");
 }
@@ -182,16 +190,17 @@ fn the_spec_is_as_it_was_asked_for(bed: &mut Bed) {
 fn signals_reach_the_container_and_nothing_is_left(bed: &mut Bed) {
     let script = "trap 'echo caught; exit 9' TERM; echo ready; while :; do sleep 0.1; done";
     let mut command = bed.run_command(&["--rm", "--name", "s", "sh", "-c", script]);
-    let running = Running::start(command.stdin(Stdio::null()));
-    bed.wait_status("s", "running");
-    // The trap is set when it has said so; a signal before would be ignored, and none after.
-    eventually("it is gone", || {
-        running.signal("TERM");
-        bed.status("s").is_none()
-    });
-    let ran = running.end();
-    assert!(ran.stdout.starts_with("ready\ncaught"), "{ran:?}");
-    assert!(ran.code == Some(9) || ran.code == Some(137), "{ran:?}");
+    let out = bed.dir.path().join("out");
+    command
+        .stdin(Stdio::null())
+        .stdout(fs::File::create(&out).unwrap());
+    let mut child = command.spawn().unwrap();
+    let told = || fs::read_to_string(&out).unwrap();
+    eventually("the trap is set", || told() == "ready\n");
+    run(Command::new("kill").arg(child.id().to_string())).ok();
+    assert_eq!(wait(&mut child).unwrap().code(), Some(9));
+    assert_eq!(told(), "ready\ncaught\n");
+    assert!(bed.all().is_empty());
     let left = fs::read_dir("/run").unwrap().flatten();
     let prefix = "wherry-io-";
     let mut left = left.filter(|entry| entry.file_name().to_string_lossy().starts_with(prefix));
@@ -260,7 +269,7 @@ fn a_reader_that_leaves_ends_the_container(bed: &mut Bed) {
 
 fn events_are_told_to_programs(bed: &mut Bed) {
     let mut command = bed.command();
-    command.args(["events", "--format", "json", "topic==/tasks/exit"]);
+    command.args(["events", "--format", "json", "topic==\"/tasks/exit\""]);
     let out = bed.dir.path().join("events");
     let file = fs::File::create(&out).unwrap();
     let mut watcher = command.stdin(Stdio::null()).stdout(file).spawn().unwrap();
@@ -298,6 +307,20 @@ fn the_daemon_may_die_while_a_container_is_waited_for(bed: &mut Bed) {
     assert_eq!(ran.code, Some(6), "{ran:?}");
     assert_eq!(ran.stdout, "before\nafter\n");
     assert!(bed.all().is_empty());
+}
+
+fn without_a_daemon_one_can_leave(bed: &mut Bed) {
+    let (running, _) = waiting(bed, "w");
+    bed.kill();
+    running.signal("INT");
+    let said = running.end().failed(125);
+    assert!(said.contains("w is left to itself"), "{said}");
+    assert!(
+        said.contains("w is not removed: the daemon is away"),
+        "{said}"
+    );
+    bed.start();
+    assert_eq!(bed.status("w").as_deref(), Some("running"));
 }
 
 fn a_container_that_ends_without_a_daemon_is_told_right(bed: &mut Bed) {

@@ -37,7 +37,7 @@ fn every_command_explains_itself() {
 
 #[test]
 fn mistakes_are_answered_with_what_was_meant() {
-    let said = run(wherry().arg("rn")).failed(2);
+    let said = run(wherry().arg("evnts")).failed(2);
     assert!(said.contains("similar"), "{said}");
     let said = run(wherry().args(["run", "--rotfs", "/", "sh"])).failed(125);
     assert!(said.contains("--rootfs"), "{said}");
@@ -197,7 +197,8 @@ fn a_terminal_is_passed_through(engine: Engine) {
         terminal.seen().contains("41x102")
     });
     // Keys that our terminal would act on go to the container: ^C does not end us.
-    terminal.type_in("sleep 1000\r");
+    terminal.type_in("echo go-$((1)); sleep 1000\r");
+    terminal.expect("go-1");
     terminal.type_in("\x03");
     terminal.type_in("tty=yes; [ -t 0 ] && echo is-$tty; exit 5\r");
     terminal.expect("is-yes");
@@ -232,5 +233,11 @@ fn a_terminal_is_set_back() {
     let (terminal, mut child) = Terminal::start(&shell, 80, 25);
     terminal.expect("code 3");
     terminal.expect("same-42");
+    // Raw from the start: what the container's terminal made two bytes of is not made three.
+    assert!(
+        terminal.seen().starts_with("hi\r\n"),
+        "{:?}",
+        terminal.seen()
+    );
     wait(&mut child).unwrap();
 }

@@ -18,7 +18,7 @@ use crate::{output, time};
 
 /// Show what happens, until interrupted
 ///
-/// A filter is one of containerd's: topic==/tasks/exit, topic~=|^/tasks/|, event.container_id==ID;
+/// A filter is one of containerd's: topic=="/tasks/exit", topic~=|^/tasks/|, event.container_id==ID;
 /// selectors joined by commas must all hold, of several filters one.
 #[derive(Debug, Args)]
 pub(crate) struct Events {
@@ -64,7 +64,7 @@ impl Events {
         if self.all_namespaces {
             return self.filters.clone();
         }
-        let ours = format!("namespace=={namespace}");
+        let ours = format!("namespace=={namespace:?}");
         if self.filters.is_empty() {
             return vec![ours];
         }
@@ -196,10 +196,10 @@ mod tests {
 
     #[test]
     fn filters_hold_within_the_namespace() {
-        assert_eq!(events(false, &[]), ["namespace==n"]);
+        assert_eq!(events(false, &[]), ["namespace==\"n\""]);
         assert_eq!(
             events(false, &["a==b,c", "d"]),
-            ["namespace==n,a==b,c", "namespace==n,d"]
+            ["namespace==\"n\",a==b,c", "namespace==\"n\",d"]
         );
         assert_eq!(events(true, &["d"]), ["d"]);
     }

@@ -2,14 +2,17 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Args;
 use core_api::Any;
 use core_api::containers::GetContainerRequest;
 use core_api::tasks::{DeleteProcessRequest, ExecProcessRequest};
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
-use super::run::{attach, unless_ended};
+use super::exit_code;
+use super::run::unless_ended;
 use crate::connection::Connection;
 use crate::error::{Context, Error, Result};
 use crate::output;
@@ -18,7 +21,10 @@ use crate::random;
 use crate::signals;
 use crate::spec;
 use crate::stdio::{Fifos, Streams};
-use crate::terminal;
+use crate::terminal::{self, RawMode};
+
+/// How long the daemon may take over the removal of an exec that has ended.
+const DELETE_LIMIT: Duration = Duration::from_secs(30);
 
 /// Run another command in a container
 #[derive(Debug, Args)]
@@ -89,6 +95,7 @@ impl Exec {
             }),
         };
         let mut signals = signals::listen()?;
+        let mode = RawMode::for_streams(streams)?;
         let steps = async {
             connection.tasks().exec(request).await.about(&self.id)?;
             process.start().await?;
@@ -97,12 +104,15 @@ impl Exec {
         match unless_ended(&mut signals, steps).await {
             Ok(Some(None)) => Ok(ExitCode::SUCCESS),
             Ok(Some(Some(mut relays))) => {
-                let ended = attach(&process, &mut relays, &mut signals, streams).await;
+                let ended = process.accompany(&mut relays, &mut signals, self.tty).await;
+                drop(mode);
                 // How it ended counts, even if what is left of it cannot be removed.
-                if let Err(error) = delete(&process).await {
+                if (ended.is_ok() || connection.is_there().await)
+                    && let Ok(Err(error)) = timeout(DELETE_LIMIT, delete(&process)).await
+                {
                     output::complain(&error);
                 }
-                ended
+                ended.map(exit_code)
             }
             Ok(None) => {
                 let kill = nix::sys::signal::Signal::SIGKILL;
@@ -137,6 +147,12 @@ impl Exec {
         let mut process = process.ok_or_else(|| refuse("has no process"))?;
         process["args"] = json!(self.words);
         process["terminal"] = json!(self.tty);
+        // The size is that of this terminal, not of the one the container was made on.
+        let size = terminal::size().filter(|_| self.tty);
+        process["consoleSize"] = match size {
+            Some((width, height)) => json!({ "width": width, "height": height }),
+            None => Value::Null,
+        };
         let known = process["env"].as_array().into_iter().flatten();
         let known = known.filter_map(Value::as_str).map(str::to_owned);
         let mut variables: Vec<String> = known.collect();

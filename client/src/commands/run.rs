@@ -22,13 +22,15 @@ use crate::signals::{self, Signals};
 use crate::spec::{self, BindMount, Cpus, Network, Wishes};
 use crate::stdio::{Fifos, Streams};
 use crate::terminal::{self, RawMode};
-use crate::{output, random, stdio};
+use crate::{output, random};
 
 const RUNC_OPTIONS: &str = "containerd.runc.v1.Options";
 /// Runtimes whose options are runc's.
 const RUNC_TYPES: &str = "io.containerd.runc.";
 /// How long a step that was begun is waited for after the user asked for an end.
 const STEP_LIMIT: Duration = Duration::from_secs(10);
+/// How long the removal of a container may take.
+const REMOVAL_LIMIT: Duration = Duration::from_secs(30);
 
 /// Run a command in a new container
 ///
@@ -144,11 +146,8 @@ impl Run {
         let ended = self.attend(&first, &mut signals).await;
         // What could not run is of no use; nor is what was asked to go. Else it stays, with its
         // exit code, until it is removed.
-        if (self.rm || ended.is_err())
-            && let Err(error) = remove(&first, true).await
-        {
-            // How it ended counts all the same.
-            output::complain(&error);
+        if self.rm || ended.is_err() {
+            discard(&first, ended.is_ok()).await;
         }
         ended
     }
@@ -180,6 +179,7 @@ impl Run {
             user: self.user.as_deref(),
             hostname: self.hostname.as_deref(),
             terminal: self.tty,
+            console: terminal::size().filter(|_| self.tty),
             read_only: self.read_only,
             network: self.net,
             mounts: [&self.mount[..], &self.volume[..]].concat(),
@@ -261,9 +261,8 @@ impl Run {
         match started.await {
             Ok(Some(())) => output::say(&first.container).map(|()| ExitCode::SUCCESS),
             stopped => {
-                let removed = remove(first, true).await;
+                discard(first, false).await;
                 stopped?;
-                removed?;
                 Ok(ExitCode::from(crate::cli::RUN_FAILED))
             }
         }
@@ -276,6 +275,7 @@ impl Run {
             terminal: self.tty,
         };
         let fifos = Fifos::new(streams)?;
+        let _mode = RawMode::for_streams(streams)?;
         let started = unless_ended(signals, async {
             let request = CreateTaskRequest {
                 container_id: first.container.clone(),
@@ -296,28 +296,26 @@ impl Run {
                 first.name()
             )));
         };
-        attach(first, &mut relays, signals, streams).await
+        let ended = first.accompany(&mut relays, signals, self.tty).await;
+        ended.map(exit_code)
     }
 }
 
-/// Accompanies a process that was started, with our terminal in its service.
-///
-/// # Errors
-/// The exit status cannot be learned.
-pub(super) async fn attach(
-    process: &Process,
-    relays: &mut stdio::Relays,
-    signals: &mut Signals,
-    streams: Streams,
-) -> Result<ExitCode> {
-    let mode = if streams.input && streams.terminal {
-        Some(RawMode::set()?)
-    } else {
-        None
+/// Removes a container, if the daemon lets us. What cannot be removed is told: how the container
+/// ended counts all the same. With `patience`, a daemon that is just away is waited for.
+async fn discard(first: &Process, patience: bool) {
+    let removed = async {
+        if !patience && !first.connection.is_there().await {
+            return Err(Error::said("the daemon is away"));
+        }
+        match timeout(REMOVAL_LIMIT, remove(first, true)).await {
+            Ok(removed) => removed,
+            Err(_) => Err(Error::said("the daemon does not answer")),
+        }
     };
-    let status = process.accompany(relays, signals, streams.terminal).await;
-    drop(mode);
-    status.map(exit_code)
+    if let Err(error) = removed.await {
+        output::complain(&format_args!("{} is not removed: {error}", first.name()));
+    }
 }
 
 /// Carries out steps; once the user asks for an end they have a limited time. Nothing is answered

@@ -9,8 +9,8 @@ mod user;
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{
-    LinuxBuilder, LinuxNamespaceBuilder, LinuxNamespaceType, PosixRlimitBuilder, PosixRlimitType,
-    ProcessBuilder, RootBuilder, Spec, SpecBuilder,
+    BoxBuilder, LinuxBuilder, LinuxNamespaceBuilder, LinuxNamespaceType, PosixRlimitBuilder,
+    PosixRlimitType, ProcessBuilder, RootBuilder, Spec, SpecBuilder,
 };
 
 pub(crate) use limits::{Cpus, parse_bytes, parse_cpus};
@@ -69,6 +69,7 @@ pub(crate) struct Wishes<'a> {
     pub(crate) user: Option<&'a str>,
     pub(crate) hostname: Option<&'a str>,
     pub(crate) terminal: bool,
+    pub(crate) console: Option<(u32, u32)>,
     pub(crate) read_only: bool,
     pub(crate) network: Network,
     pub(crate) mounts: Vec<BindMount>,
@@ -104,8 +105,16 @@ pub(crate) fn build(wishes: Wishes<'_>) -> Result<Spec> {
         .no_new_privileges(true)
         .build()
         .map_err(invalid)?;
-    // The builder fills in what nobody asked for.
-    process.set_console_size(None);
+    process.set_console_size(match wishes.console {
+        Some((width, height)) => Some(
+            BoxBuilder::default()
+                .width(width)
+                .height(height)
+                .build()
+                .map_err(invalid)?,
+        ),
+        None => None,
+    });
     let resources = limits::resources(wishes.memory, wishes.cpus, wishes.pids_limit);
     let linux = LinuxBuilder::default()
         .cgroups_path(Path::new("/").join(wishes.namespace).join(wishes.id))
@@ -213,6 +222,7 @@ mod tests {
             user: None,
             hostname: None,
             terminal: false,
+            console: None,
             read_only: false,
             network: Network::None,
             mounts: Vec::new(),

@@ -352,7 +352,9 @@ impl Drop for Bed {
         }
         if thread::panicking() {
             let log = fs::read_to_string(self.dir.path().join("log")).unwrap_or_default();
-            eprintln!("the daemon said:\n{log}");
+            let from = log.lines().count().saturating_sub(20);
+            let end: Vec<&str> = log.lines().skip(from).collect();
+            eprintln!("the daemon said at last:\n{}", end.join("\n"));
         }
     }
 }
