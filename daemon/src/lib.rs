@@ -9,6 +9,7 @@ pub mod bundle;
 pub mod cli;
 pub mod config;
 pub mod convert;
+pub mod diff;
 pub mod exchange;
 pub mod filter;
 pub mod grpc;

@@ -18,6 +18,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_stream::wrappers::UnixListenerStream;
 
 use crate::config::Config;
+use crate::diff::Differ;
+use crate::diff::blobs::Layout;
 use crate::exchange::Exchange;
 use crate::grpc::{self, Services};
 use crate::shim::manager::Manager;
@@ -52,9 +54,12 @@ pub async fn serve(config: Config) -> Result<(), String> {
     let manager = Arc::new(Manager::new(&config, surroundings, exchange.clone()));
     let snapshots = Snapshots::new(&config.root, store.clone());
     snapshots.recover();
+    let blobs = Arc::new(Layout::new(&config.root));
+    let differ = Differ::new(blobs, &config.root, config.unpack_reserve);
     let services = Services {
         store,
         snapshots,
+        differ,
         manager: manager.clone(),
         exchange,
         uuid: uuid.into(),

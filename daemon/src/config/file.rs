@@ -162,6 +162,10 @@ const RULES: &[(&str, Rule)] = &[
     ("plugins.scheduler.*", Rule::Remark(COLLECTOR)),
     ("plugins.diff-service.*", Rule::Remark(COLLECTOR)),
     (
+        "plugins.diff.unpack_reserve",
+        Rule::Number(|config, value| config.unpack_reserve = value.into()),
+    ),
+    (
         "plugins.restart.*",
         Rule::Remark("no effect: restarts are the client's (Docker's restart policies work)"),
     ),
@@ -195,6 +199,7 @@ const NAMES: &[(&str, &str)] = &[
         "io.containerd.service.v1.diff-service",
         "plugins.diff-service",
     ),
+    ("io.wherry.diff.v1", "plugins.diff"),
     ("io.containerd.internal.v1.restart", "plugins.restart"),
     ("io.containerd.internal.v1.opt", "plugins.opt"),
     ("io.containerd.monitor.v1.cgroups", "plugins.cgroups"),

@@ -10,6 +10,8 @@ pub use file::Remark;
 
 /// The largest message that clients may send or are sent, unless said otherwise, in bytes.
 const MESSAGE_LIMIT: usize = 16 << 20;
+/// How much of the disk unpacking leaves free, unless said otherwise, in bytes.
+const UNPACK_RESERVE: u64 = 64 << 20;
 /// Where the file is, unless said otherwise.
 const DEFAULT_FILE: &str = "/etc/containerd/config.toml";
 /// How deep imports may go.
@@ -42,6 +44,8 @@ pub struct Config {
     pub legacy_runtime: String,
     /// The folder that this runtime keeps its state in.
     pub legacy_root: String,
+    /// How much of the disk unpacking a layer leaves free, in bytes.
+    pub unpack_reserve: u64,
 }
 
 impl Default for Config {
@@ -59,6 +63,7 @@ impl Default for Config {
             shim_debug: false,
             legacy_runtime: String::new(),
             legacy_root: String::new(),
+            unpack_reserve: UNPACK_RESERVE,
         }
     }
 }
@@ -151,6 +156,8 @@ impl Config {
         line(format_args!("  runtime = {:?}", self.legacy_runtime));
         line(format_args!("  runtime_root = {:?}", self.legacy_root));
         line(format_args!("  shim_debug = {}", self.shim_debug));
+        line(format_args!("\n[plugins.\"io.wherry.diff.v1\"]"));
+        line(format_args!("  unpack_reserve = {}", self.unpack_reserve));
         text
     }
 }

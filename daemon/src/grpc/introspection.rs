@@ -24,10 +24,12 @@ pub(super) const REVISION: &str = "wherry";
 
 /// The parts of the daemon under the names that containerd has for them.
 const PARTS: &[(&str, &str)] = &[
+    ("io.containerd.diff.v1", "walking"),
     ("io.containerd.event.v1", "exchange"),
     ("io.containerd.metadata.v1", "redb"),
     ("io.containerd.runtime.v2", "task"),
     ("io.containerd.grpc.v1", "containers"),
+    ("io.containerd.grpc.v1", "diff"),
     ("io.containerd.grpc.v1", "events"),
     ("io.containerd.grpc.v1", "healthcheck"),
     ("io.containerd.grpc.v1", "introspection"),

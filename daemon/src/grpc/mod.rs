@@ -2,6 +2,7 @@
 //! exchange, and write answers. Rules are there, not here.
 
 mod containers;
+mod diff;
 mod events;
 mod introspection;
 mod leases;
@@ -12,7 +13,7 @@ mod tasks;
 use std::sync::Arc;
 
 use core_api::{
-    containers::containers_server::ContainersServer, events_service::events_server::EventsServer,
+    containers::containers_server::ContainersServer, diff::diff_server::DiffServer, events_service::events_server::EventsServer,
     health::health_server::HealthServer, introspection::introspection_server::IntrospectionServer,
     leases::leases_server::LeasesServer, namespaces::namespaces_server::NamespacesServer,
     snapshots::snapshots_server::SnapshotsServer, tasks::tasks_server::TasksServer, version::version_server::VersionServer,
@@ -21,6 +22,7 @@ use tonic::transport::Server;
 use tonic::transport::server::Router;
 use tonic::{Request, Status};
 
+use crate::diff::Differ;
 use crate::exchange::Exchange;
 use crate::shim::manager::Manager;
 use crate::snapshot::Snapshots;
@@ -34,6 +36,8 @@ pub struct Services {
     pub store: Store,
     /// Snapshots.
     pub snapshots: Snapshots,
+    /// Layers.
+    pub differ: Differ,
     /// Tasks.
     pub manager: Arc<Manager>,
     /// Events.
@@ -58,6 +62,7 @@ pub fn router(services: &Services, receive: usize, send: usize) -> Router {
         .add_service(limited!(NamespacesServer))
         .add_service(limited!(ContainersServer))
         .add_service(limited!(LeasesServer))
+        .add_service(limited!(DiffServer))
         .add_service(limited!(SnapshotsServer))
         .add_service(limited!(TasksServer))
         .add_service(limited!(EventsServer))
@@ -123,6 +128,11 @@ mod tests {
         let store = Store::open(&dir.join("meta")).unwrap();
         Services {
             snapshots: Snapshots::new(&dir.join("root"), store.clone()),
+            differ: Differ::new(
+                Arc::new(crate::diff::blobs::Layout::new(&dir.join("root"))),
+                &dir.join("root"),
+                0,
+            ),
             store,
             manager: Arc::new(Manager::new(&config, surroundings, exchange.clone())),
             exchange,

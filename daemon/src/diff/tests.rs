@@ -1,0 +1,1 @@
+//! Layers made by the system's tar and by hand, unpacked and compared.
