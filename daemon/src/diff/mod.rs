@@ -18,8 +18,6 @@ mod space;
 pub mod stream;
 pub mod tar;
 pub mod target;
-#[cfg(test)]
-mod tests;
 pub mod write;
 
 use std::collections::BTreeMap;

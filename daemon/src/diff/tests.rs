@@ -1,1 +1,0 @@
-//! Layers made by the system's tar and by hand, unpacked and compared.
