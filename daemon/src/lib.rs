@@ -11,6 +11,7 @@ pub mod cli;
 pub mod config;
 pub mod content;
 pub mod convert;
+pub mod diff;
 pub mod exchange;
 pub mod filter;
 pub mod gc;

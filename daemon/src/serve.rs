@@ -17,6 +17,7 @@ use tokio_stream::wrappers::UnixListenerStream;
 
 use crate::config::Config;
 use crate::content::Content;
+use crate::diff::Differ;
 use crate::exchange::Exchange;
 use crate::gc::Collector;
 use crate::grpc::{self, Services};
@@ -50,11 +51,17 @@ pub async fn serve(config: Config) -> Result<(), String> {
     let snapshots = Snapshots::new(&config.root, store.clone());
     snapshots.recover();
     let collector = Collector::new(content.clone(), snapshots.clone(), exchange.clone());
+    let differ = Differ::new(
+        Arc::new(content.clone()),
+        &config.root,
+        config.unpack_reserve as u64,
+    );
     let services = Services {
         store,
         collector: collector.clone(),
         content,
         snapshots,
+        differ,
         manager: manager.clone(),
         exchange,
         uuid: uuid.into(),

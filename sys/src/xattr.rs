@@ -16,7 +16,7 @@ const LIMIT: usize = 64 << 10;
 
 /// Sets the attribute `name` (with its class, such as `security.`) to `value`.
 pub fn set(file: impl AsFd, name: &OsStr, value: &[u8]) -> io::Result<()> {
-    let (path, name) = (proc_path(file)?, c_name(name)?);
+    let (path, name) = (proc_path(&file)?, c_name(name)?);
     // SAFETY: both strings end with NUL and `value` has the length that is passed; all live
     // until the call returns, which keeps nothing of them.
     let done = unsafe {
@@ -34,7 +34,7 @@ pub fn set(file: impl AsFd, name: &OsStr, value: &[u8]) -> io::Result<()> {
 /// The value of the attribute `name`, or `None` where there is none or the file system has no
 /// attributes of this class.
 pub fn get(file: impl AsFd, name: &OsStr) -> io::Result<Option<Vec<u8>>> {
-    let (path, name) = (proc_path(file)?, c_name(name)?);
+    let (path, name) = (proc_path(&file)?, c_name(name)?);
     let mut value = vec![0_u8; 256];
     loop {
         // SAFETY: both strings end with NUL, and `value` has room for as many bytes as are asked
@@ -61,7 +61,7 @@ pub fn get(file: impl AsFd, name: &OsStr) -> io::Result<Option<Vec<u8>>> {
 
 /// The names of all attributes, in the kernel's order; none where the file system has none.
 pub fn list(file: impl AsFd) -> io::Result<Vec<OsString>> {
-    let path = proc_path(file)?;
+    let path = proc_path(&file)?;
     let mut names = vec![0_u8; 1024];
     loop {
         // SAFETY: the path ends with NUL, and `names` has room for as many bytes as are asked
@@ -99,7 +99,7 @@ fn is_short(error: &io::Error) -> bool {
     error.raw_os_error() == Some(libc::ERANGE)
 }
 
-fn proc_path(file: impl AsFd) -> io::Result<CString> {
+fn proc_path(file: &impl AsFd) -> io::Result<CString> {
     CString::new(format!("/proc/self/fd/{}", file.as_fd().as_raw_fd())).map_err(io::Error::other)
 }
 

@@ -28,6 +28,8 @@ pub use write::migrate;
 
 /// The largest message that clients may send or are sent, unless said otherwise, in bytes.
 const MESSAGE_LIMIT: usize = 16 << 20;
+/// How much of the disk unpacking leaves free, unless said otherwise, in bytes.
+const UNPACK_RESERVE: usize = 64 << 20;
 /// Where the file is, unless said otherwise.
 pub const DEFAULT_FILE: &str = "/etc/containerd/config.toml";
 
@@ -98,6 +100,8 @@ pub struct Config {
     pub legacy_runtime: String,
     /// The folder that this runtime keeps its state in.
     pub legacy_root: String,
+    /// How much of the disk unpacking a layer leaves free, in bytes.
+    pub unpack_reserve: usize,
     /// The runtimes that the kubelet may name.
     pub cri: Runtimes,
 }
@@ -174,6 +178,7 @@ impl Default for Config {
             legacy_runtime: String::new(),
             legacy_root: String::new(),
             cri: Runtimes::default(),
+            unpack_reserve: UNPACK_RESERVE,
         }
     }
 }

@@ -7,6 +7,7 @@
 pub mod blobs;
 pub mod digest;
 pub mod ingest;
+mod layers;
 pub mod session;
 
 use std::io;

@@ -19,6 +19,7 @@ use crate::version;
 
 /// The parts of the daemon under the names that containerd has for them.
 pub(crate) const PARTS: &[(&str, &str)] = &[
+    ("io.containerd.diff.v1", "walking"),
     ("io.containerd.event.v1", "exchange"),
     ("io.containerd.metadata.v1", "redb"),
     ("io.containerd.runtime.v2", "task"),
@@ -26,6 +27,7 @@ pub(crate) const PARTS: &[(&str, &str)] = &[
     ("io.containerd.gc.v1", "scheduler"),
     ("io.containerd.grpc.v1", "containers"),
     ("io.containerd.grpc.v1", "content"),
+    ("io.containerd.grpc.v1", "diff"),
     ("io.containerd.grpc.v1", "events"),
     ("io.containerd.grpc.v1", "healthcheck"),
     ("io.containerd.grpc.v1", "images"),

@@ -3,6 +3,7 @@
 
 mod containers;
 mod content;
+mod diff;
 mod events;
 mod images;
 mod introspection;
@@ -17,11 +18,11 @@ use std::sync::Arc;
 
 use core_api::{
     containers::containers_server::ContainersServer, content::content_server::ContentServer,
-    events_service::events_server::EventsServer, health::health_server::HealthServer,
-    images::images_server::ImagesServer, introspection::introspection_server::IntrospectionServer,
-    leases::leases_server::LeasesServer, namespaces::namespaces_server::NamespacesServer,
-    snapshots::snapshots_server::SnapshotsServer, tasks::tasks_server::TasksServer,
-    version::version_server::VersionServer,
+    diff::diff_server::DiffServer, events_service::events_server::EventsServer,
+    health::health_server::HealthServer, images::images_server::ImagesServer,
+    introspection::introspection_server::IntrospectionServer, leases::leases_server::LeasesServer,
+    namespaces::namespaces_server::NamespacesServer, snapshots::snapshots_server::SnapshotsServer,
+    tasks::tasks_server::TasksServer, version::version_server::VersionServer,
 };
 use tonic::transport::Server;
 use tonic::transport::server::Router;
@@ -29,6 +30,7 @@ use tonic::{Request, Status};
 
 use crate::config::Config;
 use crate::content::Content;
+use crate::diff::Differ;
 use crate::exchange::Exchange;
 use crate::gc::Collector;
 use crate::shim::manager::Manager;
@@ -47,6 +49,8 @@ pub struct Services {
     pub collector: Collector,
     /// Snapshots.
     pub snapshots: Snapshots,
+    /// Layers.
+    pub differ: Differ,
     /// Tasks.
     pub manager: Arc<Manager>,
     /// Events.
@@ -74,6 +78,7 @@ pub fn router(services: &Services, config: &Config) -> Router {
         .add_optional_service(limited!(ContainersServer, "containers"))
         .add_optional_service(limited!(ContentServer, "content"))
         .add_optional_service(limited!(ImagesServer, "images"))
+        .add_optional_service(limited!(DiffServer, "diff"))
         .add_optional_service(limited!(LeasesServer, "leases"))
         .add_optional_service(limited!(SnapshotsServer, "snapshots"))
         .add_optional_service(limited!(TasksServer, "tasks"))
@@ -138,6 +143,7 @@ mod tests {
         let snapshots = Snapshots::new(&dir.join("root"), store.clone());
         Services {
             collector: Collector::new(content.clone(), snapshots.clone(), exchange.clone()),
+            differ: Differ::new(Arc::new(content.clone()), &dir.join("root"), 0),
             content,
             snapshots,
             store,

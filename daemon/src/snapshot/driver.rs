@@ -221,7 +221,12 @@ impl Driver {
             r#type: "bind".to_owned(),
             source: source.display().to_string(),
             target: String::new(),
-            options: vec![access.to_owned(), "rbind".to_owned()],
+            options: match self.layout {
+                Layout::Overlay => [access, "rbind"],
+                Layout::Native => ["rbind", access],
+            }
+            .map(str::to_owned)
+            .to_vec(),
         };
         let access = if is_view { "ro" } else { "rw" };
         let mount = match (self.layout, parents.as_slice()) {

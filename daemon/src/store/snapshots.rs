@@ -152,7 +152,7 @@ impl Scope {
 }
 
 fn unknown(key: &str) -> Failure {
-    status::not_found(format_args!("snapshot {key}")).into()
+    status::not_found(format_args!("snapshot {key} does not exist")).into()
 }
 
 fn taken(key: &str) -> Failure {
@@ -210,7 +210,9 @@ fn parent_chain(
         return Ok(Vec::new());
     }
     if find(table, scope, parent)?.is_none() {
-        return Err(status::not_found(format_args!("parent snapshot {parent}")).into());
+        return Err(
+            status::not_found(format_args!("parent snapshot {parent} does not exist")).into(),
+        );
     }
     let Chain { record, parents } = chain(table, scope, parent)?;
     if record.kind() != Kind::Committed {

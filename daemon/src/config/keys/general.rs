@@ -141,6 +141,10 @@ pub(super) const KEYS: &[Key] = &[
         Force(|c, _| Slot::Number(&mut c.gc.deletion_threshold)),
     ),
     key(
+        &[PLUGINS, "io.wherry.diff.v1", "unpack_reserve"],
+        Force(|c, _| Slot::Bytes(&mut c.unpack_reserve)),
+    ),
+    key(
         &[PLUGINS, SCHEDULER, "mutation_threshold"],
         Force(|c, _| Slot::Number(&mut c.gc.mutation_threshold)),
     ),

@@ -1,0 +1,613 @@
+//! The tree that a layer is unpacked into: makes, replaces and hides what entries say, always by
+//! descriptor, so that nothing outside the tree is ever touched.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, Seek, SeekFrom, Write};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use nix::dir::Dir;
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, openat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstatat, futimens, makedev, mkdirat, mknodat};
+use nix::sys::stat::{UtimensatFlags, utimensat};
+use nix::sys::time::TimeSpec;
+use nix::unistd::{Gid, Uid, fchown, fchownat, linkat, symlinkat};
+
+use super::fault::Fault;
+use super::inodes::Inodes;
+use super::names::{self, Meaning};
+use super::resolve::{self, Missing, inode};
+use super::space::Space;
+use super::tar::{Entry, Kind, Moment};
+
+/// How what lower layers have is hidden.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hiding {
+    /// By deleting it: the tree has the files of lower layers too.
+    Deletion,
+    /// By the marks of the kernel's overlay, with attributes of this class (`trusted.`, or
+    /// `user.` in user namespaces).
+    Overlay(&'static str),
+}
+
+/// The times of a folder, which are set when nothing comes into it any more.
+pub(super) struct FolderTimes {
+    path: PathBuf,
+    accessed: Moment,
+    modified: Moment,
+}
+
+/// The tree.
+#[derive(Debug)]
+pub(super) struct Target {
+    root: OwnedFd,
+    hiding: Hiding,
+    /// The trees below this one in an overlay, nearest first: what a folder is like there.
+    lower: Vec<OwnedFd>,
+    /// The folder of the last entry: the next one is mostly in the same.
+    last: Option<(PathBuf, OwnedFd)>,
+    /// Whether anything was there before the layer.
+    was_empty: bool,
+    made: Inodes,
+    cleared: Inodes,
+    space: Space,
+}
+
+/// What [`Target`] does about folders that no entry brought.
+struct Implied<'a> {
+    lower: &'a [OwnedFd],
+    made: &'a mut Inodes,
+}
+
+impl Missing for Implied<'_> {
+    /// A folder that only a lower layer has gets what it is like there.
+    fn made(&mut self, folder: &OwnedFd, path: &Path) -> Result<(), Fault> {
+        let told = |error: io::Error| Fault::io(path.display(), error);
+        self.made.insert(inode(folder).map_err(told)?);
+        for lower in self.lower {
+            let flags = libc::O_PATH | libc::O_NOFOLLOW;
+            let Ok(original) = sys::fs::open_in_root(lower, path, flags, 0) else {
+                continue;
+            };
+            let original = File::from(original);
+            let like = original.metadata().map_err(told)?;
+            if like.is_dir() {
+                copy_folder(&original, &like, folder).map_err(told)?;
+            }
+            return Ok(());
+        }
+        Ok(())
+    }
+}
+
+fn copy_folder(from: &File, like: &std::fs::Metadata, to: &OwnedFd) -> io::Result<()> {
+    chown(to, like.uid(), like.gid())?;
+    for name in sys::xattr::list(from)? {
+        if !name.as_bytes().starts_with(b"trusted.")
+            && let Some(value) = sys::xattr::get(from, &name)?
+        {
+            sys::xattr::set(to, &name, &value)?;
+        }
+    }
+    chmod(to, like.mode())?;
+    let time = |seconds, nanoseconds| TimeSpec::new(seconds, nanoseconds);
+    set_times(
+        to,
+        &time(like.atime(), like.atime_nsec()),
+        &time(like.mtime(), like.mtime_nsec()),
+    )
+}
+
+/// By the descriptor's name in /proc: `O_PATH` descriptors take no fchmod(2) or futimens(2).
+fn proc_path(file: &impl AsFd) -> String {
+    format!("/proc/self/fd/{}", file.as_fd().as_raw_fd())
+}
+
+fn chown(file: &impl AsFd, uid: u32, gid: u32) -> io::Result<()> {
+    let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+    Ok(fchownat(
+        file.as_fd(),
+        c"",
+        uid,
+        gid,
+        AtFlags::AT_EMPTY_PATH,
+    )?)
+}
+
+fn chmod(file: &impl AsFd, mode: u32) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    let mode = std::fs::Permissions::from_mode(mode & 0o7777);
+    std::fs::set_permissions(proc_path(file), mode)
+}
+
+fn set_times(file: &impl AsFd, accessed: &TimeSpec, modified: &TimeSpec) -> io::Result<()> {
+    let path = proc_path(file);
+    let follow = UtimensatFlags::FollowSymlink;
+    Ok(utimensat(
+        nix::fcntl::AT_FDCWD,
+        path.as_str(),
+        accessed,
+        modified,
+        follow,
+    )?)
+}
+
+/// As filesystems can have it: what is before 1970 or after 2262 becomes 1970, as in containerd.
+fn time(moment: Moment) -> TimeSpec {
+    if (0..=i64::MAX / 1_000_000_000).contains(&moment.seconds) {
+        TimeSpec::new(moment.seconds, i64::from(moment.nanoseconds))
+    } else {
+        TimeSpec::new(0, 0)
+    }
+}
+
+impl Target {
+    /// The tree at `root`, on those of `lower` (nearest first) where it is one layer of an
+    /// overlay.
+    pub(super) fn open(
+        root: &Path,
+        lower: &[PathBuf],
+        hiding: Hiding,
+        reserve: u64,
+    ) -> Result<Self, Fault> {
+        let open = |path: &Path| {
+            let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+            openat(nix::fcntl::AT_FDCWD, path, flags, Mode::empty())
+                .map_err(|errno| Fault::at(path, errno))
+        };
+        let was_empty = std::fs::read_dir(root)
+            .map_err(|error| Fault::at(root, error))?
+            .next()
+            .is_none();
+        Ok(Self {
+            root: open(root)?,
+            hiding,
+            lower: lower
+                .iter()
+                .map(|path| open(path))
+                .collect::<Result<_, _>>()?,
+            last: None,
+            was_empty,
+            made: Inodes::default(),
+            cleared: Inodes::default(),
+            space: Space::new(reserve),
+        })
+    }
+
+    /// Takes back what was unpacked, where nothing was before.
+    pub(super) fn undo(&self) {
+        if self.was_empty
+            && let Err(error) = sys::tree::clear_folder(&self.root)
+        {
+            log::warn!("what was unpacked of a broken layer: {error}");
+        }
+    }
+
+    /// Opens the folder `path`, with what is missing of it made.
+    fn folder(&mut self, path: &Path) -> Result<OwnedFd, Fault> {
+        if let Some((last, folder)) = &self.last
+            && last == path
+        {
+            return folder.try_clone().map_err(|error| Fault::at(path, error));
+        }
+        let mut implied = Implied {
+            lower: &self.lower,
+            made: &mut self.made,
+        };
+        let folder = resolve::folder(&self.root, path, Some(&mut implied))?;
+        let kept = folder.try_clone().map_err(|error| Fault::at(path, error))?;
+        self.last = Some((path.to_owned(), kept));
+        Ok(folder)
+    }
+
+    /// Makes what an entry says; its data comes from `data`. Answers the times to set at the end,
+    /// for a folder.
+    pub(super) fn place(
+        &mut self,
+        entry: &Entry,
+        data: &mut dyn FnMut(&mut dyn FnMut(&[u8]) -> Result<(), Fault>) -> Result<(), Fault>,
+    ) -> Result<Option<FolderTimes>, Fault> {
+        let path = names::clean(&entry.path)?;
+        let Some((parent, name)) = names::split(&path) else {
+            // The tree itself: as it is.
+            return Ok(None);
+        };
+        let meaning = names::meaning(name)?;
+        if meaning == Meaning::Nothing {
+            return Ok(None);
+        }
+        self.space.take_inode(&self.root)?;
+        let folder = self.folder(parent)?;
+        match meaning {
+            Meaning::Nothing => return Ok(None),
+            Meaning::Opaque => {
+                self.hide_all(&folder, &path)?;
+                return Ok(None);
+            }
+            Meaning::Whiteout(hidden) => {
+                self.hide(&folder, hidden, entry)?;
+                return Ok(None);
+            }
+            Meaning::Plain => {}
+        }
+        let told = |error: io::Error| Fault::io(path.display(), error);
+        let accessed = entry.accessed.unwrap_or_default().max(entry.modified);
+        match entry.kind {
+            Kind::Regular => {
+                let mut file = self.make(&folder, name, &path, |folder, name| {
+                    let flags = OFlag::O_CREAT
+                        | OFlag::O_EXCL
+                        | OFlag::O_WRONLY
+                        | OFlag::O_NOFOLLOW
+                        | OFlag::O_CLOEXEC;
+                    openat(folder, name, flags, Mode::S_IRUSR | Mode::S_IWUSR).map(File::from)
+                })?;
+                self.write(&mut file, entry, data)?;
+                fchown(
+                    &file,
+                    Some(Uid::from_raw(entry.uid)),
+                    Some(Gid::from_raw(entry.gid)),
+                )
+                .map_err(|errno| told(errno.into()))?;
+                set_attributes(&file, entry)?;
+                fchmod(&file, Mode::from_bits_truncate(entry.mode))
+                    .and_then(|()| futimens(&file, &time(accessed), &time(entry.modified)))
+                    .map_err(|errno| told(errno.into()))?;
+                if !self.was_empty {
+                    self.made.insert(inode(&file).map_err(told)?);
+                }
+                return Ok(None);
+            }
+            Kind::Folder => self.make_folder(&folder, name, &path)?,
+            Kind::Symlink => {
+                self.make(&folder, name, &path, |folder, name| {
+                    symlinkat(OsStr::from_bytes(&entry.link), folder, name)
+                })?;
+            }
+            Kind::Link => {
+                let (from, original) = self.link_target(entry)?;
+                self.make(&folder, name, &path, |folder, name| {
+                    linkat(&from, original.as_os_str(), folder, name, AtFlags::empty())
+                })?;
+            }
+            Kind::Char | Kind::Block | Kind::Fifo => {
+                let kind = match entry.kind {
+                    Kind::Char => SFlag::S_IFCHR,
+                    Kind::Block => SFlag::S_IFBLK,
+                    _ => SFlag::S_IFIFO,
+                };
+                let device = makedev(entry.device.0.into(), entry.device.1.into());
+                let made = self.make(&folder, name, &path, |folder, name| {
+                    mknodat(folder, name, kind, Mode::S_IRUSR | Mode::S_IWUSR, device)
+                });
+                made.map_err(|fault| match fault {
+                    Fault::Io(_, error) if error.raw_os_error() == Some(libc::EPERM) => {
+                        let what = "a device cannot be made here, in a user namespace for instance";
+                        Fault::layer(&entry.path, what)
+                    }
+                    other => other,
+                })?;
+            }
+        }
+        let made =
+            sys::fs::open_beneath(&folder, Path::new(name), libc::O_PATH | libc::O_NOFOLLOW, 0)
+                .map_err(told)?;
+        if !self.was_empty || entry.kind == Kind::Folder {
+            self.made.insert(inode(&made).map_err(told)?);
+        }
+        chown(&made, entry.uid, entry.gid).map_err(told)?;
+        set_attributes(&made, entry)?;
+        let is_symlink = File::from(made.try_clone().map_err(told)?)
+            .metadata()
+            .map_err(told)?
+            .is_symlink();
+        if !is_symlink {
+            chmod(&made, entry.mode).map_err(told)?;
+        }
+        if entry.kind == Kind::Folder {
+            self.last = Some((path.clone(), made));
+            return Ok(Some(FolderTimes {
+                path,
+                accessed,
+                modified: entry.modified,
+            }));
+        }
+        utimensat(
+            &folder,
+            name,
+            &time(accessed),
+            &time(entry.modified),
+            UtimensatFlags::NoFollowSymlink,
+        )
+        .map_err(|errno| told(errno.into()))?;
+        Ok(None)
+    }
+
+    /// Makes `name` by `work`; what is there already goes first.
+    fn make<T>(
+        &mut self,
+        folder: &OwnedFd,
+        name: &OsStr,
+        path: &Path,
+        work: impl Fn(&OwnedFd, &OsStr) -> nix::Result<T>,
+    ) -> Result<T, Fault> {
+        match work(folder, name) {
+            Err(Errno::EEXIST) => {
+                self.remove(folder, name)?;
+                work(folder, name)
+            }
+            other => other,
+        }
+        .map_err(|errno| Fault::at(path, errno))
+    }
+
+    fn remove(&mut self, folder: &OwnedFd, name: &OsStr) -> Result<(), Fault> {
+        // It may have been the folder that the last entry is in, or on the way there.
+        self.last = None;
+        sys::tree::remove_tree(folder, Path::new(name))
+            .map_err(|error| Fault::io(name.display(), error))
+    }
+
+    /// A folder that is there already stays, with what is in it.
+    fn make_folder(&mut self, folder: &OwnedFd, name: &OsStr, path: &Path) -> Result<(), Fault> {
+        let told = |errno: Errno| Fault::at(path, errno);
+        match mkdirat(folder, name, Mode::S_IRWXU) {
+            Err(Errno::EEXIST) => {}
+            other => return other.map_err(told),
+        }
+        let there = fstatat(folder, name, AtFlags::AT_SYMLINK_NOFOLLOW).map_err(told)?;
+        if is(&there, SFlag::S_IFDIR) {
+            return Ok(());
+        }
+        self.remove(folder, name)?;
+        mkdirat(folder, name, Mode::S_IRWXU).map_err(told)?;
+        // It stood for a folder of a lower layer that is gone: this is another one.
+        if let Hiding::Overlay(_) = self.hiding
+            && is(&there, SFlag::S_IFCHR)
+            && there.st_rdev == 0
+        {
+            let made =
+                sys::fs::open_beneath(folder, Path::new(name), libc::O_PATH | libc::O_NOFOLLOW, 0)
+                    .map_err(|error| Fault::at(path, error))?;
+            self.mark_opaque(&made, path)?;
+        }
+        Ok(())
+    }
+
+    fn link_target(&mut self, entry: &Entry) -> Result<(OwnedFd, PathBuf), Fault> {
+        let path = names::clean(&entry.link).map_err(|fault| {
+            Fault::layer(&entry.path, format_args!("is a hard link out: {fault}"))
+        })?;
+        let Some((parent, name)) = names::split(&path) else {
+            return Err(Fault::layer(
+                &entry.path,
+                "is a hard link to the layer's root",
+            ));
+        };
+        let folder = resolve::folder(&self.root, parent, None::<&mut dyn Missing>)
+            .map_err(|fault| Fault::layer(&entry.path, format_args!("is a hard link: {fault}")))?;
+        match fstatat(&folder, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+            Ok(_) => Ok((folder, PathBuf::from(name))),
+            Err(Errno::ENOENT) => Err(Fault::layer(
+                &entry.path,
+                format_args!("is a hard link to {}, which is not there", path.display()),
+            )),
+            Err(errno) => Err(Fault::at(&path, errno)),
+        }
+    }
+
+    fn write(
+        &mut self,
+        file: &mut File,
+        entry: &Entry,
+        data: &mut dyn FnMut(&mut dyn FnMut(&[u8]) -> Result<(), Fault>) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
+        let told = |error: io::Error| Fault::io(String::from_utf8_lossy(&entry.path), error);
+        let (space, root) = (&mut self.space, &self.root);
+        let Some(extents) = &entry.extents else {
+            return data(&mut |chunk| {
+                space.take(root, chunk.len() as u64)?;
+                file.write_all(chunk).map_err(told)
+            });
+        };
+        let mut extents = extents.iter().filter(|extent| extent.length > 0);
+        let mut left = 0;
+        data(&mut |mut chunk| {
+            space.take(root, chunk.len() as u64)?;
+            while !chunk.is_empty() {
+                if left == 0 {
+                    let Some(extent) = extents.next() else {
+                        return Ok(());
+                    };
+                    left = extent.length;
+                    file.seek(SeekFrom::Start(extent.offset)).map_err(told)?;
+                }
+                let count = usize::try_from(left).map_or(chunk.len(), |n| n.min(chunk.len()));
+                file.write_all(&chunk[..count]).map_err(told)?;
+                left -= count as u64;
+                chunk = &chunk[count..];
+            }
+            Ok(())
+        })?;
+        file.set_len(entry.size).map_err(told)
+    }
+
+    /// Hides what lower layers have under a name.
+    fn hide(&mut self, folder: &OwnedFd, name: &OsStr, entry: &Entry) -> Result<(), Fault> {
+        let told = |errno: Errno| Fault::io(name.display(), errno);
+        let there = match fstatat(folder, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+            Ok(there) => Some(there),
+            Err(Errno::ENOENT) => None,
+            Err(errno) => return Err(told(errno)),
+        };
+        match (self.hiding, there) {
+            (Hiding::Overlay(_), None) => {
+                mknodat(folder, name, SFlag::S_IFCHR, Mode::empty(), 0).map_err(told)?;
+                let (uid, gid) = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
+                let flags = AtFlags::AT_SYMLINK_NOFOLLOW;
+                fchownat(folder, name, Some(uid), Some(gid), flags).map_err(told)
+            }
+            // What this layer itself has brought is not hidden by it.
+            (Hiding::Overlay(_), Some(_)) | (Hiding::Deletion, None) => Ok(()),
+            (Hiding::Deletion, Some(there)) if self.is_ours(there.st_ino) => {
+                if is(&there, SFlag::S_IFDIR) {
+                    let flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW;
+                    let inner = sys::fs::open_beneath(folder, Path::new(name), flags, 0)
+                        .map_err(|error| Fault::io(name.display(), error))?;
+                    self.delete_foreign(&inner)?;
+                }
+                Ok(())
+            }
+            (Hiding::Deletion, Some(_)) => self.remove(folder, name),
+        }
+    }
+
+    /// Hides everything that lower layers have in a folder.
+    fn hide_all(&mut self, folder: &OwnedFd, path: &Path) -> Result<(), Fault> {
+        match self.hiding {
+            Hiding::Overlay(_) => self.mark_opaque(folder, path),
+            Hiding::Deletion => {
+                self.last = None;
+                self.delete_foreign(folder)
+            }
+        }
+    }
+
+    fn mark_opaque(&self, folder: &OwnedFd, path: &Path) -> Result<(), Fault> {
+        let Hiding::Overlay(class) = self.hiding else {
+            return Ok(());
+        };
+        let name = format!("{class}overlay.opaque");
+        sys::xattr::set(folder, OsStr::new(&name), b"y").map_err(|error| Fault::at(path, error))
+    }
+
+    fn is_ours(&self, inode: u64) -> bool {
+        self.was_empty || self.made.contains(inode)
+    }
+
+    /// Deletes everything in `folder`, at any depth, that this layer has not made. A folder is
+    /// gone through once: from then on everything in it is the layer's own.
+    fn delete_foreign(&mut self, folder: &OwnedFd) -> Result<(), Fault> {
+        if self.was_empty {
+            return Ok(());
+        }
+        let told = |error: io::Error| Fault::io("an opaque folder", error);
+        let mut waiting = vec![PathBuf::from(".")];
+        while let Some(path) = waiting.pop() {
+            let flags = libc::O_RDONLY | libc::O_DIRECTORY;
+            let opened = sys::fs::open_beneath(folder, &path, flags, 0).map_err(told)?;
+            if !self.cleared.insert(inode(&opened).map_err(told)?) {
+                continue;
+            }
+            let place = opened.try_clone().map_err(told)?;
+            let mut listing = Dir::from_fd(opened).map_err(|errno| told(errno.into()))?;
+            for entry in listing.iter() {
+                let entry = entry.map_err(|errno| told(errno.into()))?;
+                let name = OsStr::from_bytes(entry.file_name().to_bytes());
+                if name == "." || name == ".." {
+                    continue;
+                }
+                let there = match fstatat(&place, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+                    Ok(there) => there,
+                    Err(Errno::ENOENT) => continue,
+                    Err(errno) => return Err(told(errno.into())),
+                };
+                if !self.made.contains(there.st_ino) {
+                    sys::tree::remove_tree(&place, Path::new(name)).map_err(told)?;
+                } else if is(&there, SFlag::S_IFDIR) {
+                    waiting.push(path.join(name));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Sets the times of a folder, unless something else is there by now.
+    pub(super) fn set_folder_times(&self, times: &FolderTimes) -> Result<(), Fault> {
+        let flags = libc::O_PATH | libc::O_DIRECTORY;
+        match sys::fs::open_staying_beneath(&self.root, &times.path, flags) {
+            Ok(folder) => set_times(&folder, &time(times.accessed), &time(times.modified))
+                .map_err(|error| Fault::at(&times.path, error)),
+            Err(_) => Ok(()),
+        }
+    }
+}
+
+fn is(stat: &FileStat, kind: SFlag) -> bool {
+    stat.st_mode & SFlag::S_IFMT.bits() == kind.bits()
+}
+
+/// Sets what may be set: those of the class `trusted.` are the host's own business.
+fn set_attributes(file: &impl AsFd, entry: &Entry) -> Result<(), Fault> {
+    for (name, value) in &entry.attributes {
+        if name.starts_with(b"trusted.") {
+            continue;
+        }
+        match sys::xattr::set(file, OsStr::from_bytes(name), value) {
+            Err(error) if sys::xattr::is_unsupported(&error) => {
+                log::warn!(
+                    "{}: the filesystem does not take the attribute {}",
+                    String::from_utf8_lossy(&entry.path),
+                    String::from_utf8_lossy(name)
+                );
+            }
+            other => other.map_err(|error| {
+                let what = format!(
+                    "{}: attribute {}",
+                    String::from_utf8_lossy(&entry.path),
+                    String::from_utf8_lossy(name)
+                );
+                Fault::io(what, error)
+            })?,
+        }
+    }
+    Ok(())
+}
+
+impl FolderTimes {
+    /// As it is spooled: the path is the last part.
+    pub(super) fn encode(&self, into: &mut Vec<u8>) {
+        let path = self.path.as_os_str().as_bytes();
+        for moment in [self.accessed, self.modified] {
+            into.extend_from_slice(&moment.seconds.to_le_bytes());
+            into.extend_from_slice(&moment.nanoseconds.to_le_bytes());
+        }
+        // Longer than a header can be no path is.
+        let length = u32::try_from(path.len()).unwrap_or(u32::MAX);
+        into.extend_from_slice(&length.to_le_bytes());
+        into.extend_from_slice(path);
+    }
+
+    /// Reads one back; none at the end.
+    pub(super) fn decode(from: &mut impl io::Read) -> io::Result<Option<Self>> {
+        let mut seconds = [0; 8];
+        match from.read_exact(&mut seconds) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+            other => other?,
+        }
+        let mut word = [0; 4];
+        from.read_exact(&mut word)?;
+        let accessed = Moment {
+            seconds: i64::from_le_bytes(seconds),
+            nanoseconds: u32::from_le_bytes(word),
+        };
+        from.read_exact(&mut seconds)?;
+        from.read_exact(&mut word)?;
+        let modified = Moment {
+            seconds: i64::from_le_bytes(seconds),
+            nanoseconds: u32::from_le_bytes(word),
+        };
+        from.read_exact(&mut word)?;
+        let mut path = vec![0; u32::from_le_bytes(word) as usize];
+        from.read_exact(&mut path)?;
+        Ok(Some(Self {
+            path: PathBuf::from(OsStr::from_bytes(&path)),
+            accessed,
+            modified,
+        }))
+    }
+}
