@@ -113,7 +113,7 @@ fn page(samples: &Samples, verdicts: &[Verdict]) -> String {
     let mut out = format!(
         "# The benchmark\n\n`make bench` writes this page; `make bars` measures likewise and fails unless every \
          bar is met. {} {}\n\nEverything is from one run, ours and Go's in turn, round by round. Cells are \
-         median / 95th percentile; *ratio* is our median as a share of that in the next column. \
+         median / 95th percentile (of a rate the 5th, its bad end); *ratio* is our median as a share of that in the next column. \
          [ADR 0005](../adr/0005-memory-and-latency.md) says how the shims are measured, \
          [ADR 0006](../adr/0006-release-build-of-the-daemon.md) how the daemon is built.\n\n\
          ![Memory per container](memory.svg)\n\n![One container's life](life.svg)\n",
