@@ -242,7 +242,7 @@ pub const SECTIONS: &[Section] = &[
             ),
             row(
                 "daemon.herd-switches",
-                "context switches of that daemon in 10 s",
+                "context switches of that daemon in 5 s",
             ),
         ],
     },
