@@ -90,7 +90,7 @@ BENCH += --json "$(TARGET_DIR)/bench.json" $(if $(QUICK),--quick) $(if $(ONLY),-
 BENCH_DOCS := $(if $(or $(QUICK),$(ONLY)),--docs "$(TARGET_DIR)/bench",--docs docs/bench --readme README.md)
 
 .PHONY: bench
-bench: deps-test build ## Measure shim and daemon beside Go's, about ten minutes; QUICK=1: two; ONLY=GROUP,...
+bench: deps-test build ## Measure shim and daemon beside Go's, some ten minutes; QUICK=1: four; ONLY=GROUP,...
 	@scripts/need-root.sh "the benchmark runs real containers"
 	$(BENCH) $(BENCH_DOCS)
 

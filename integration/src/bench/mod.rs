@@ -73,9 +73,7 @@ pub fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     }
-    if let Some(docs) = &options.docs
-        && let Err(error) = page::write(docs, options.readme.as_deref(), &samples, &verdicts)
-    {
+    if let Err(error) = page::write(&options, &samples, &verdicts) {
         eprintln!("{error}");
         return ExitCode::FAILURE;
     }

@@ -6,6 +6,7 @@ use std::{fs, io};
 
 use super::bars::Verdict;
 use super::catalogue::{SECTIONS, cell};
+use super::options::Options;
 use super::report::{RATE_NOTE, load, met, shown};
 use super::samples::Samples;
 use super::{charts, versions};
@@ -61,16 +62,15 @@ const FIGURES: &[(&str, &str)] = &[
     ),
 ];
 
-/// Writes the page and the charts into the folder `docs`, and the figures into the file `readme`.
+/// Writes the page and the charts into the folder, and the figures into the file, that the options
+/// name; nothing when they name no folder.
 ///
 /// # Errors
 /// The path that could not be read or written.
-pub fn write(
-    docs: &Path,
-    readme: Option<&Path>,
-    samples: &Samples,
-    verdicts: &[Verdict],
-) -> Result<(), String> {
+pub fn write(options: &Options, samples: &Samples, verdicts: &[Verdict]) -> Result<(), String> {
+    let Some(docs) = options.docs.as_deref() else {
+        return Ok(());
+    };
     let told = |path: &Path, error: io::Error| format!("{}: {error}", path.display());
     let put = |path: &Path, text: &str| fs::write(path, text).map_err(|e| told(path, e));
     fs::create_dir_all(docs).map_err(|e| told(docs, e))?;
@@ -82,8 +82,8 @@ pub fn write(
             put(&docs.join(name), &chart)?;
         }
     }
-    put(&docs.join("README.md"), &page(samples, verdicts))?;
-    if let Some(readme) = readme {
+    put(&docs.join("README.md"), &page(options, samples, verdicts))?;
+    if let Some(readme) = options.readme.as_deref() {
         let old = fs::read_to_string(readme).map_err(|e| told(readme, e))?;
         let new = replaced(&old, &figures(verdicts)).ok_or_else(|| {
             format!(
@@ -109,11 +109,16 @@ fn when() -> String {
     )
 }
 
-fn page(samples: &Samples, verdicts: &[Verdict]) -> String {
+fn page(options: &Options, samples: &Samples, verdicts: &[Verdict]) -> String {
+    let short = if options.quick {
+        " It was a short run, with fewer rounds and containers."
+    } else {
+        ""
+    };
     let mut out = format!(
         "# The benchmark\n\n`make bench` writes this page; `make bars` measures likewise and fails unless every \
-         bar is met. {} {}\n\nEverything is from one run, ours and Go's in turn, round by round. Cells are \
-         median / 95th percentile; *ratio* is our median as a share of that in the next column. \
+         bar is met. {}{short} {}\n\nEverything is from one run, ours and Go's in turn, round by round. Cells are \
+         median / 95th percentile (of a rate the 5th, its bad end); *ratio* is our median as a share of that in the next column. \
          [ADR 0005](../adr/0005-memory-and-latency.md) says how the shims are measured, \
          [ADR 0006](../adr/0006-release-build-of-the-daemon.md) how the daemon is built.\n\n\
          ![Memory per container](memory.svg)\n\n![One container's life](life.svg)\n",

@@ -35,6 +35,11 @@ impl Samples {
         quantile(self.values(metric, subject), 95)
     }
 
+    /// The value that five of a hundred do not exceed: the bad end of a rate.
+    pub fn p5(&self, metric: &str, subject: &str) -> Option<f64> {
+        quantile(self.values(metric, subject), 5)
+    }
+
     /// The metrics in the order of their names, with the subjects of each.
     pub fn metrics(&self) -> impl Iterator<Item = (&str, &BTreeMap<String, Vec<f64>>)> {
         self.values.iter().map(|(name, by)| (name.as_str(), by))
@@ -66,5 +71,6 @@ mod tests {
         samples.push("m", "s", 9.0);
         assert_eq!(samples.median("m", "s"), Some(3.0));
         assert_eq!(samples.p95("m", "s"), Some(6.5));
+        assert_eq!(samples.p5("m", "s"), Some(1.5));
     }
 }

@@ -16,11 +16,11 @@ use super::pair;
 /// How long a daemon is let alone before it is looked at.
 const SETTLE: Duration = Duration::from_secs(3);
 /// How long wake-ups are counted.
-const QUIET: Duration = Duration::from_secs(10);
+const QUIET: Duration = Duration::from_secs(5);
 
 /// Each daemon with its own shims and `options.herd()` idle containers: metric
 /// `daemon.per-container`, private dirty kB more than before the first container, for each; and
-/// `daemon.herd-threads` and `daemon.herd-switches` (in ten seconds) of the whole daemon.
+/// `daemon.herd-threads` and `daemon.herd-switches` (in five seconds) of the whole daemon.
 pub(super) fn measure(options: &Options, cores: &[Core], samples: &mut Samples) {
     let count = options.herd();
     let quickest = runtime::quickest(&crate::bed::Bed::new());
