@@ -79,7 +79,7 @@ fn handle(payload: Option<Vec<u8>>, receiver: &impl Receiver) -> ttrpc::Result<(
         return Err(refused(Code::RESOURCE_EXHAUSTED, text));
     };
     let request = Request::parse_from_bytes(&payload)
-        .map_err(|_| invalid("a request that makes no sense"))?;
+        .map_err(|error| refused(Code::INVALID_ARGUMENT, format!("request: {error}")))?;
     // The words are those of containerd's server.
     if request.service != EVENTS_SERVICE {
         let text = format!("service {}", request.service);
