@@ -167,4 +167,7 @@ fn a_damaged_database_is_told_with_its_remedy_and_the_tasks_are_not_touched() {
     fs::remove_file(&path).unwrap();
     bed.start();
     assert_eq!(bed.task("stays"), task);
+    bed.kill();
+    fs::write(&path, &whole).unwrap();
+    bed.start();
 }
