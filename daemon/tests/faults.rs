@@ -3,7 +3,8 @@
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
-    reason = "a test ends where something is not as it must be"
+    clippy::disallowed_methods,
+    reason = "tests run programs, and end where something is not as it must be"
 )]
 
 mod common;

@@ -4,6 +4,7 @@
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use core_api::containers::Container;
 use core_api::tasks;
@@ -11,6 +12,7 @@ use protobuf::Message;
 use task_api::bundle as files;
 use task_api::options::{Options, RUNC_OPTIONS, type_name};
 use task_api::task::{CreateTaskRequest, CreateTaskResponse, Empty};
+use tokio::sync::oneshot;
 use tonic::Status;
 
 use super::client::TaskClient;
@@ -22,6 +24,10 @@ use super::task::Task;
 use super::{options, process, resolve};
 use crate::bundle::Bundle;
 use crate::{convert, status};
+
+/// How long a Create goes on for which no client waits any more: one that hangs would keep its id
+/// for ever.
+const GONE_LIMIT: Duration = Duration::from_secs(10);
 
 impl Manager {
     /// Creates the task of `container`: its bundle, its shim, its first process (not started).
@@ -38,8 +44,10 @@ impl Manager {
         let key = (namespace, container.id.clone());
         self.reserve(&key)?;
         let manager = self.clone();
+        // Dropped with this future: when the client goes away, or has its answer.
+        let (_client, gone) = oneshot::channel();
         detached(async move {
-            let created = manager.create_here(&key.0, container, request).await;
+            let created = manager.create_here(&key.0, container, request, gone).await;
             match created {
                 Ok((task, pid)) => {
                     manager.adopt(&task);
@@ -59,6 +67,7 @@ impl Manager {
         namespace: &str,
         container: Container,
         request: tasks::CreateTaskRequest,
+        gone: oneshot::Receiver<()>,
     ) -> Result<(Arc<Task>, u32), Status> {
         let runtime = container.runtime.unwrap_or_default();
         let beside = self
@@ -104,10 +113,15 @@ impl Manager {
             options,
             ..CreateTaskRequest::default()
         };
-        match task
-            .call::<_, CreateTaskResponse>("Create", &create, None)
-            .await
-        {
+        let created = tokio::select! {
+            created = task.call::<_, CreateTaskResponse>("Create", &create, None) => created,
+            () = given_up(gone) => {
+                let text = format!("task {}: its shim does not answer, and nobody waits", bundle.id);
+                log::warn!("{text}");
+                Err(Status::deadline_exceeded(text))
+            }
+        };
+        match created {
             Ok(created) => Ok((Arc::new(task), created.pid)),
             Err(refusal) => {
                 let shutdown = shutdown_request(&bundle.id);
@@ -139,6 +153,12 @@ impl Manager {
         let client = TaskClient::connect(&endpoint).await?;
         Ok(Task::new(bundle.clone(), binary.to_owned(), client, log))
     }
+}
+
+/// Ends when the client has been gone for so long that its Create is to be taken back.
+async fn given_up(gone: oneshot::Receiver<()>) {
+    let _ = gone.await;
+    tokio::time::sleep(GONE_LIMIT).await;
 }
 
 /// The checkpoint to restore from that runc's options name.

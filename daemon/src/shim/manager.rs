@@ -28,6 +28,9 @@ use crate::status;
 /// How long a request may wait for a task that is being found again after a restart.
 const FIND_LIMIT: Duration = Duration::from_secs(2);
 
+/// A table with room for more tasks than this has grown.
+const MANY: usize = 64;
+
 /// Namespace and id.
 pub(super) type Key = (String, String);
 
@@ -100,7 +103,14 @@ impl Manager {
     }
 
     pub(super) fn forget(&self, bundle: &Bundle) {
-        self.slots().remove(&key_of(bundle));
+        let mut slots = self.slots();
+        slots.remove(&key_of(bundle));
+        if slots.is_empty() && slots.capacity() > MANY {
+            // There were many: what they had goes back to the system.
+            *slots = HashMap::new();
+            drop(slots);
+            sys::process::trim_heap();
+        }
     }
 
     /// Frees an id that no bundle was laid for.

@@ -71,10 +71,6 @@ async fn kill(child: &mut Child) -> Option<ExitStatus> {
 }
 
 #[cfg(test)]
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the daemon's children are collected by tokio"
-)]
 mod tests {
     use super::*;
     use std::process::Stdio;

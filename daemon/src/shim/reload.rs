@@ -172,10 +172,14 @@ async fn find(bundle: &Bundle, binary: PathBuf) -> Found {
     };
     match task.state("").await {
         Err(refusal) if refusal.code() == Code::NotFound => {
-            // Started, and never given a container: an earlier daemon died in between.
+            // Started, and not given a container: an earlier daemon died in between.
             let request = shutdown_request(&bundle.id);
             let shutdown = task.call::<_, Empty>("Shutdown", &request, Some(CONNECT_LIMIT));
             let _ = shutdown.await;
+            if !task.closes_within(CONNECT_LIMIT).await && task.state("").await.is_ok() {
+                // It was about to create one, and has gone on with that: nothing is half done.
+                return Found::Alive(Arc::new(task));
+            }
             Found::Dead(io::Error::other(refusal.message().to_owned()))
         }
         _ => Found::Alive(Arc::new(task)),

@@ -15,7 +15,7 @@ use task_api::task::{
     DeleteRequest, DeleteResponse, METRICS_V1, METRICS_V2, StartRequest, StartResponse,
     StateRequest, StateResponse, StatsRequest, StatsResponse, WaitRequest, WaitResponse,
 };
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 use tonic::Status;
 
 use super::client::TaskClient;
@@ -95,6 +95,17 @@ impl Task {
     /// Runs `then` once when the shim has gone.
     pub fn on_close(&self, then: impl FnOnce() + Send + 'static) {
         self.client.on_close(then);
+    }
+
+    /// Whether the shim goes within `limit`. What was to run then does not any more.
+    pub async fn closes_within(&self, limit: Duration) -> bool {
+        let (gone, told) = oneshot::channel();
+        self.on_close(move || {
+            let _ = gone.send(());
+        });
+        tokio::time::timeout(limit, told)
+            .await
+            .is_ok_and(|told| told.is_ok())
     }
 
     /// Calls the shim.

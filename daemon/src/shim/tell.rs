@@ -248,3 +248,110 @@ async fn note_oom(task: &Task) {
 fn message<M: Message>(envelope: &Envelope) -> Option<M> {
     M::parse_from_bytes(&envelope.event.as_ref()?.value).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use core_api::Any;
+    use tokio_stream::StreamExt;
+
+    use super::super::process::Surroundings;
+    use super::*;
+    use crate::config::Config;
+    use crate::exchange::Exchange;
+    use crate::filter::Filters;
+
+    fn exit(id: &str, pid: u32) -> Envelope {
+        let event = TaskExit {
+            container_id: "c".into(),
+            id: id.into(),
+            pid,
+            exit_status: 9,
+            ..TaskExit::default()
+        };
+        Envelope {
+            timestamp: Some(std::time::SystemTime::now().into()),
+            namespace: "ns".into(),
+            topic: topic::EXIT.into(),
+            event: Some(Any {
+                type_url: "containerd.events.TaskExit".into(),
+                value: event.write_to_bytes().unwrap(),
+            }),
+        }
+    }
+
+    #[tokio::test]
+    async fn an_exit_is_told_by_the_shim_or_for_it_and_never_by_both() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = Config {
+            root: dir.path().join("root"),
+            state: dir.path().join("state"),
+            ..Config::default()
+        };
+        let surroundings = Surroundings {
+            address: dir.path().join("s"),
+            publish_binary: "/bin/true".into(),
+            debug: false,
+        };
+        let exchange = Arc::new(Exchange::default());
+        let manager = Manager::new(&config, surroundings, exchange.clone());
+        let bundle = Bundle::create(&config.root, &config.state, "ns", "c", b"{}").unwrap();
+        let (_loading, found) = tokio::sync::watch::channel(());
+        manager.set_loading(&bundle, found);
+        let ledger = Ledger(&bundle);
+        let mut events = exchange.subscribe(Filters::parse::<&str>(&[]).unwrap());
+        let ended = |pid| Exit {
+            pid,
+            status: 9,
+            at: None,
+        };
+
+        // The shim first: the daemon says nothing more, and a shim that was not heard may repeat.
+        ledger.begin_exec("e1");
+        manager.forward(exit("e1", 5)).unwrap();
+        assert_eq!(ledger.told("e1").unwrap().by, Teller::Shim);
+        manager.tell_exit(&bundle, "e1", ended(5));
+        manager.forward(exit("e1", 5)).unwrap();
+        // The daemon first: what the shim says afterwards is no news.
+        ledger.begin_exec("e2");
+        manager.tell_exit(&bundle, "e2", ended(6));
+        assert_eq!(ledger.told("e2").unwrap().by, Teller::Daemon);
+        manager.forward(exit("e2", 6)).unwrap();
+        // A new exec of the same id is another process.
+        ledger.begin_exec("e2");
+        manager.forward(exit("e2", 7)).unwrap();
+        // The end of everything: what was told is not told again.
+        ledger.begin_exec("e3");
+        manager.forward(exit("c", 3)).unwrap();
+        assert_eq!(manager.tell_end(&bundle, ended(99)).pid, 3);
+
+        let mut seen = Vec::new();
+        while let Ok(Some(event)) =
+            tokio::time::timeout(Duration::from_millis(20), events.next()).await
+        {
+            let event = event.unwrap();
+            let told: TaskExit = message(&event).unwrap();
+            // A deletion has the container, pid and code in other fields.
+            let what = if event.topic == topic::EXIT {
+                (told.id, told.pid, told.exit_status)
+            } else {
+                (event.topic, 0, 0)
+            };
+            seen.push(what);
+        }
+        let wanted = [
+            ("e1", 5, 9),
+            ("e1", 5, 9),
+            ("e2", 6, 9),
+            ("e2", 7, 9),
+            ("c", 3, 9),
+            ("e3", 0, KILLED),
+            (topic::DELETE, 0, 0),
+        ];
+        assert_eq!(
+            seen,
+            wanted.map(|(id, pid, code)| (id.to_owned(), pid, code))
+        );
+    }
+}

@@ -87,7 +87,7 @@ impl Shared {
         }
         let database = open::open(path, &TABLES).map_err(|trouble| match trouble {
             Trouble::InUse => format!(
-                "root folder {}: in use by another wherryd, which has {} open",
+                "root folder {}: in use by another daemon, which has {} open",
                 root.display(),
                 path.display()
             ),

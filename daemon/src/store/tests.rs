@@ -97,7 +97,9 @@ async fn a_file_that_is_no_database_is_told_from_an_empty_one() {
     magic[..4].copy_from_slice(b"bolt");
     let half = whole[..whole.len() / 2].to_vec();
     let few = whole[..100].to_vec();
-    let rubbish: Vec<u8> = (0..20_000_u32).map(|n| (n * n >> 5) as u8).collect();
+    let rubbish: Vec<u8> = (0..20_000_u32)
+        .flat_map(|n| n.wrapping_mul(n).to_le_bytes())
+        .collect();
     for contents in [magic, half, few, rubbish, b"#!/bin/sh\n".to_vec()] {
         fs::write(&path, &contents).unwrap();
         let text = Store::open(&path).unwrap_err();

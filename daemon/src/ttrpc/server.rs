@@ -74,19 +74,25 @@ fn answer(payload: Option<Vec<u8>>, receiver: &impl Receiver) -> Response {
 }
 
 fn handle(payload: Option<Vec<u8>>, receiver: &impl Receiver) -> ttrpc::Result<()> {
-    let invalid = |what: &str| refused(Code::INVALID_ARGUMENT, what);
     let Some(payload) = payload else {
         let text = format!("a message of more than {} bytes", frame::MESSAGE_LIMIT);
         return Err(refused(Code::RESOURCE_EXHAUSTED, text));
     };
     let request = Request::parse_from_bytes(&payload)
-        .map_err(|_| invalid("a request that makes no sense"))?;
-    if request.service != EVENTS_SERVICE || request.method != "Forward" {
-        let text = format!("{}/{} is not implemented", request.service, request.method);
+        .map_err(|error| refused(Code::INVALID_ARGUMENT, format!("request: {error}")))?;
+    // The words are those of containerd's server.
+    if request.service != EVENTS_SERVICE {
+        let text = format!("service {}", request.service);
         return Err(refused(Code::UNIMPLEMENTED, text));
     }
-    let request = ForwardRequest::parse_from_bytes(&request.payload)
-        .map_err(|_| invalid("an event that makes no sense"))?;
+    if request.method != "Forward" {
+        let text = format!("method {}", request.method);
+        return Err(refused(Code::UNIMPLEMENTED, text));
+    }
+    let request = ForwardRequest::parse_from_bytes(&request.payload).map_err(|error| {
+        let text = format!("ttrpc: error unmarshalling payload: {error}");
+        refused(Code::INTERNAL, text)
+    })?;
     receiver.receive(request)
 }
 
@@ -132,7 +138,7 @@ mod tests {
         assert_eq!(taken.await.unwrap().payload, b"");
         for (service, payload, code) in [
             ("other", payload, Code::UNIMPLEMENTED),
-            (EVENTS_SERVICE, vec![0xff], Code::INVALID_ARGUMENT),
+            (EVENTS_SERVICE, vec![0xff], Code::INTERNAL),
             (EVENTS_SERVICE, Vec::new(), Code::INVALID_ARGUMENT),
         ] {
             let refused = client.call(call(service, payload), None).await.unwrap_err();

@@ -136,7 +136,7 @@ fn a_second_daemon_on_the_same_root_is_refused_by_name() {
     let refused = run(&mut second);
     assert_eq!(refused.code, Some(1));
     let root = bed.dir.path().join("root");
-    let wanted = format!("root folder {}: in use by another wherryd", root.display());
+    let wanted = format!("root folder {}: in use by another daemon", root.display());
     assert!(refused.stderr.contains(&wanted), "{refused:?}");
     assert!(!elsewhere.exists());
     bed.wait_status("stays", "RUNNING");
@@ -167,4 +167,7 @@ fn a_damaged_database_is_told_with_its_remedy_and_the_tasks_are_not_touched() {
     fs::remove_file(&path).unwrap();
     bed.start();
     assert_eq!(bed.task("stays"), task);
+    bed.kill();
+    fs::write(&path, &whole).unwrap();
+    bed.start();
 }

@@ -338,7 +338,18 @@ fn a_shim_that_hangs_at_a_call_is_given_up_when_it_dies() {
     eventually("it is cleaned up", || !bed.bundle("odd").exists());
     assert_eq!(bed.task("odd"), None);
 
-    // One that hangs at Create has its id until it dies.
+    // One that hangs at Create has its id until it dies, or until nobody waits for it.
+    bed.ctr(&["c", "rm", "odd"]);
+    player.set(&[("Create", Play::Hang)]);
+    let mut client = bed.ctr_command();
+    client.args(["run", "-d", "--null-io", "--runtime", &shim, "--rootfs"]);
+    let mut client = crate::common::quietly(client.arg(&rootfs).args(["odd", "/bin/sh"]));
+    eventually("it is called", || {
+        bed.bundle("odd").join("bootstrap.json").exists()
+    });
+    let _ = client.kill();
+    let _ = client.wait();
+    eventually("it is given up", || !bed.bundle("odd").exists());
     bed.ctr(&["c", "rm", "odd"]);
     player.set(&[("Create", Play::Hang)]);
     let mut client = bed.ctr_command();
