@@ -41,6 +41,8 @@ pub struct Exchange {
 #[derive(Debug)]
 struct Subscriber {
     filters: Filters,
+    /// The filters as the client wrote them.
+    asked: String,
     queue: mpsc::Sender<Arc<Envelope>>,
     lagged: Arc<AtomicBool>,
 }
@@ -95,11 +97,13 @@ impl Exchange {
 
     /// A subscription to the events that pass `filters`, from this moment on.
     pub fn subscribe(self: &Arc<Self>, filters: Filters) -> Subscription {
+        let asked = filters.to_string();
         let (queue, events) = mpsc::channel(QUEUE);
         let lagged = Arc::new(AtomicBool::new(false));
         let key = self.next.fetch_add(1, Ordering::Relaxed);
         let subscriber = Subscriber {
             filters,
+            asked,
             queue,
             lagged: lagged.clone(),
         };
@@ -111,6 +115,18 @@ impl Exchange {
             lagged,
             ended: false,
         }
+    }
+
+    /// What every subscriber asked for, and how many events wait for it.
+    pub fn subscribers(&self) -> Vec<(String, usize)> {
+        self.locked()
+            .values()
+            .map(|subscriber| {
+                let queue = &subscriber.queue;
+                let waiting = queue.max_capacity() - queue.capacity();
+                (subscriber.asked.clone(), waiting)
+            })
+            .collect()
     }
 
     fn hand_out(&self, envelope: Envelope) {

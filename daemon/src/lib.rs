@@ -5,15 +5,18 @@
 //! `exchange` the events, `filter` containerd's filter language for all of them; `serve` puts
 //! them together.
 
+pub mod accept;
 pub mod bundle;
 pub mod cli;
 pub mod config;
 pub mod convert;
+pub mod dump;
 pub mod exchange;
 pub mod filter;
 pub mod grpc;
 pub mod ids;
 pub mod log;
+pub mod metrics;
 pub mod notify;
 pub mod publish;
 pub mod serve;

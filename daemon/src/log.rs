@@ -1,11 +1,15 @@
-//! The daemon's log: one line per message on stderr, as `key=value` pairs.
+//! The daemon's log: one line per message on stderr, as `key=value` pairs or as JSON.
 
 use std::io::Write;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
 struct Stderr;
+
+/// Whether lines are JSON.
+static JSON: AtomicBool = AtomicBool::new(false);
 
 impl Log for Stderr {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
@@ -24,7 +28,12 @@ impl Log for Stderr {
         let time = core_api::Timestamp::from(SystemTime::now());
         let text = record.args().to_string();
         // One write per line, so that lines of several threads do not mix.
-        let line = format!("time=\"{time}\" level={level} msg={text:?}\n");
+        let line = if JSON.load(Ordering::Relaxed) {
+            let text = serde_json::Value::from(text);
+            format!("{{\"level\":\"{level}\",\"msg\":{text},\"time\":\"{time}\"}}\n")
+        } else {
+            format!("time=\"{time}\" level={level} msg={text:?}\n")
+        };
         let _ = std::io::stderr().write_all(line.as_bytes());
     }
 
@@ -52,5 +61,20 @@ pub fn init(level: &str) -> Result<(), String> {
     // Refused only where a logger is installed already, which then stays.
     let _ = log::set_logger(&Stderr);
     log::set_max_level(filter);
+    Ok(())
+}
+
+/// Writes lines from now on in the format that the configuration names: `text` (also empty), or
+/// `json`.
+///
+/// # Errors
+/// A text that names the formats.
+pub fn set_format(format: &str) -> Result<(), String> {
+    let json = match format {
+        "" | "text" => false,
+        "json" => true,
+        other => return Err(format!("log format {other:?}: not one of text, json")),
+    };
+    JSON.store(json, Ordering::Relaxed);
     Ok(())
 }

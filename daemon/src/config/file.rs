@@ -93,15 +93,19 @@ const RULES: &[(&str, Rule)] = &[
     ),
     (
         "debug.format",
-        Rule::Remark("no effect: lines are key=value pairs"),
+        Rule::Text(|config, value| config.log_format = value),
     ),
     (
         "debug.*",
         Rule::Remark("no effect: there is no debug socket; `[debug] level` is in force"),
     ),
     (
-        "metrics.*",
-        Rule::Remark("no effect: metrics are not served yet; `ctr task metrics` shows them"),
+        "metrics.address",
+        Rule::Text(|config, value| config.metrics_address = value),
+    ),
+    (
+        "metrics.grpc_histogram",
+        Rule::Flag(|config, value| config.grpc_histogram = value),
     ),
     (
         "cgroup.path",
@@ -170,8 +174,8 @@ const RULES: &[(&str, Rule)] = &[
         Rule::Remark("no effect: `ctr install` is not served"),
     ),
     (
-        "plugins.cgroups.*",
-        Rule::Remark("no effect: metrics are not served yet"),
+        "plugins.cgroups.no_prometheus",
+        Rule::Flag(|config, value| config.no_prometheus = value),
     ),
     (
         "plugins.*",

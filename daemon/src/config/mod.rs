@@ -36,6 +36,14 @@ pub struct Config {
     pub max_send: usize,
     /// What is logged: one of containerd's names.
     pub log_level: String,
+    /// How it is logged: `text` or `json`; empty for `text`.
+    pub log_format: String,
+    /// Where metrics are served over HTTP (`host:port`); empty for nowhere.
+    pub metrics_address: String,
+    /// Whether the metrics have histograms of how long calls took.
+    pub grpc_histogram: bool,
+    /// Whether containers are left out of the metrics.
+    pub no_prometheus: bool,
     /// Whether shims log more even where the daemon does not.
     pub shim_debug: bool,
     /// The OCI runtime of containers of `io.containerd.runtime.v1.linux` that name none.
@@ -56,6 +64,10 @@ impl Default for Config {
             max_receive: MESSAGE_LIMIT,
             max_send: MESSAGE_LIMIT,
             log_level: String::new(),
+            log_format: String::new(),
+            metrics_address: String::new(),
+            grpc_histogram: false,
+            no_prometheus: false,
             shim_debug: false,
             legacy_runtime: String::new(),
             legacy_root: String::new(),

@@ -18,9 +18,9 @@ use crate::filter::{Fields, Filters, in_map};
 
 /// The version that clients are told. They choose by it how to pull: below 2.0 they do so
 /// themselves, which is what this daemon needs while it has no transfer service.
-pub(super) const VERSION: &str = concat!("1.7.0+wherry.", env!("CARGO_PKG_VERSION"));
+pub(crate) const VERSION: &str = concat!("1.7.0+wherry.", env!("CARGO_PKG_VERSION"));
 /// What is shown as the revision.
-pub(super) const REVISION: &str = "wherry";
+pub(crate) const REVISION: &str = "wherry";
 
 /// The parts of the daemon under the names that containerd has for them.
 const PARTS: [(&str, &str); 11] = [

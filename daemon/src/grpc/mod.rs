@@ -4,6 +4,7 @@
 mod containers;
 mod events;
 mod introspection;
+pub mod layer;
 mod leases;
 mod namespaces;
 mod tasks;
@@ -19,6 +20,7 @@ use core_api::{
 use tonic::transport::Server;
 use tonic::transport::server::Router;
 use tonic::{Request, Status};
+use tower_layer::{Identity, Stack};
 
 use crate::exchange::Exchange;
 use crate::shim::manager::Manager;
@@ -38,8 +40,19 @@ pub struct Services {
     pub uuid: Arc<str>,
 }
 
-/// A server of all services, with messages of at most `receive` and `send` bytes.
-pub fn router(services: &Services, receive: usize, send: usize) -> Router {
+pub(crate) use introspection::{REVISION, VERSION};
+
+/// How many calls one connection may have open at a time.
+const CALLS_PER_CONNECTION: u32 = 4096;
+
+/// A server of all services, with messages of at most `receive` and `send` bytes; `around` is
+/// done around every call.
+pub fn router(
+    services: &Services,
+    around: layer::Around,
+    receive: usize,
+    send: usize,
+) -> Router<Stack<layer::Around, Identity>> {
     macro_rules! limited {
         ($server:ident) => {
             $server::new(services.clone())
@@ -48,6 +61,8 @@ pub fn router(services: &Services, receive: usize, send: usize) -> Router {
         };
     }
     Server::builder()
+        .max_concurrent_streams(CALLS_PER_CONNECTION)
+        .layer(around)
         .add_service(limited!(HealthServer))
         .add_service(limited!(VersionServer))
         .add_service(limited!(IntrospectionServer))

@@ -130,6 +130,11 @@ pub struct Bed {
 impl Bed {
     /// Starts a daemon on empty folders and waits until it serves.
     pub fn new(shims: Shims) -> Self {
+        Self::with_config(shims, "")
+    }
+
+    /// As [`Bed::new`], with more in the configuration.
+    pub fn with_config(shims: Shims, more: &str) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let dir = tempfile::Builder::new().prefix("wd").tempdir().unwrap();
@@ -137,7 +142,8 @@ impl Bed {
         fs::create_dir_all(&bin).unwrap();
         fs::copy("/bin/busybox", bin.join("busybox")).unwrap();
         std::os::unix::fs::symlink("busybox", bin.join("sh")).unwrap();
-        fs::write(dir.path().join("config.toml"), "version = 2\n").unwrap();
+        let config = format!("version = 2\n{more}");
+        fs::write(dir.path().join("config.toml"), config).unwrap();
         let namespace = format!("wd{}-{count}", std::process::id());
         let mut bed = Self {
             dir,
@@ -245,6 +251,18 @@ impl Bed {
         let mut daemon = self.daemon.take().expect("it runs");
         daemon.kill().unwrap();
         daemon.wait().unwrap();
+    }
+
+    /// Sends the daemon a signal, by its name without `SIG`.
+    #[track_caller]
+    pub fn signal(&self, name: &str) {
+        run(Command::new("kill").args([&format!("-{name}"), &self.pid().to_string()])).ok();
+    }
+
+    /// Waits until the daemon, having been told to end, has done so, and answers its exit code.
+    #[track_caller]
+    pub fn ended(&mut self) -> Option<i32> {
+        Background(self.daemon.take()).wait()
     }
 
     /// Runs `ctr` against the daemon, in the bed's namespace.
