@@ -8,7 +8,7 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::SystemTime;
@@ -30,6 +30,8 @@ use crate::{ids, status};
 
 /// How many events may wait for one subscriber.
 const QUEUE: usize = 8192;
+/// How large they may be together, in bytes.
+const QUEUE_BYTES: usize = 8 << 20;
 
 /// All subscribers.
 #[derive(Debug, Default)]
@@ -43,6 +45,8 @@ struct Subscriber {
     filters: Filters,
     /// The filters as the client wrote them.
     asked: String,
+    /// How large the events are that wait.
+    bytes: Arc<AtomicUsize>,
     queue: mpsc::Sender<Arc<Envelope>>,
     lagged: Arc<AtomicBool>,
 }
@@ -98,12 +102,14 @@ impl Exchange {
     /// A subscription to the events that pass `filters`, from this moment on.
     pub fn subscribe(self: &Arc<Self>, filters: Filters) -> Subscription {
         let asked = filters.to_string();
+        let bytes = Arc::new(AtomicUsize::new(0));
         let (queue, events) = mpsc::channel(QUEUE);
         let lagged = Arc::new(AtomicBool::new(false));
         let key = self.next.fetch_add(1, Ordering::Relaxed);
         let subscriber = Subscriber {
             filters,
             asked,
+            bytes: bytes.clone(),
             queue,
             lagged: lagged.clone(),
         };
@@ -112,6 +118,7 @@ impl Exchange {
             exchange: self.clone(),
             key,
             events,
+            bytes,
             lagged,
             ended: false,
         }
@@ -130,19 +137,22 @@ impl Exchange {
     }
 
     fn hand_out(&self, envelope: Envelope) {
+        let size = envelope.encoded_len();
         let envelope = Arc::new(envelope);
         self.locked().retain(|_, subscriber| {
             if !subscriber.filters.hold(&*envelope) {
                 return true;
             }
-            match subscriber.queue.try_send(envelope.clone()) {
-                Ok(()) => true,
-                Err(mpsc::error::TrySendError::Closed(_)) => false,
-                Err(mpsc::error::TrySendError::Full(_)) => {
-                    subscriber.lagged.store(true, Ordering::Release);
-                    false
-                }
+            let waiting = subscriber.bytes.fetch_add(size, Ordering::AcqRel);
+            let sent = if waiting + size > QUEUE_BYTES && waiting > 0 {
+                Err(mpsc::error::TrySendError::Full(envelope.clone()))
+            } else {
+                subscriber.queue.try_send(envelope.clone())
+            };
+            if matches!(sent, Err(mpsc::error::TrySendError::Full(_))) {
+                subscriber.lagged.store(true, Ordering::Release);
             }
+            sent.is_ok()
         });
     }
 
@@ -159,6 +169,7 @@ pub struct Subscription {
     exchange: Arc<Exchange>,
     key: u64,
     events: mpsc::Receiver<Arc<Envelope>>,
+    bytes: Arc<AtomicUsize>,
     lagged: Arc<AtomicBool>,
     ended: bool,
 }
@@ -171,7 +182,10 @@ impl Stream for Subscription {
             return Poll::Ready(None);
         }
         self.events.poll_recv(cx).map(|event| match event {
-            Some(event) => Some(Ok(Arc::unwrap_or_clone(event))),
+            Some(event) => {
+                self.bytes.fetch_sub(event.encoded_len(), Ordering::AcqRel);
+                Some(Ok(Arc::unwrap_or_clone(event)))
+            }
             None => {
                 self.ended = true;
                 self.lagged.load(Ordering::Acquire).then(|| {
@@ -263,5 +277,30 @@ mod tests {
         assert!(idle.next().await.is_none());
         drop(other);
         assert!(exchange.locked().is_empty());
+    }
+
+    #[tokio::test]
+    async fn large_events_do_not_add_up() {
+        let exchange = Arc::new(Exchange::default());
+        let mut idle = exchange.subscribe(Filters::parse::<&str>(&[]).unwrap());
+        let large = Any {
+            type_url: String::new(),
+            value: vec![0; QUEUE_BYTES / 4],
+        };
+        for _ in 0..9 {
+            exchange.publish("ns", "/tasks/exit", large.clone());
+        }
+        for _ in 0..3 {
+            idle.next().await.unwrap().unwrap();
+        }
+        let end = idle.next().await.unwrap().unwrap_err();
+        assert_eq!(end.code(), tonic::Code::ResourceExhausted);
+
+        // One that reads is handed any number of them.
+        let mut reader = exchange.subscribe(Filters::parse::<&str>(&[]).unwrap());
+        for _ in 0..9 {
+            exchange.publish("ns", "/tasks/exit", large.clone());
+            reader.next().await.unwrap().unwrap();
+        }
     }
 }

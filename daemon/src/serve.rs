@@ -4,9 +4,9 @@
 //! it has touched a socket. Both sockets are served before the shims of an earlier daemon are
 //! asked after.
 
-use std::fs::{self, DirBuilder};
+use std::fs::{self, DirBuilder, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, chown};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown};
 use std::os::unix::net::{UnixListener as StdListener, UnixStream};
 use std::path::Path;
 use std::sync::Arc;
@@ -178,6 +178,8 @@ fn listen(path: &Path, config: &Config) -> Result<UnixListener, String> {
     }
     sys::fs::remove_if_exists(path).map_err(told)?;
     let listener = sys::socket::listen_unix(path, 0o660).map_err(told)?;
+    // The umask had its say.
+    fs::set_permissions(path, Permissions::from_mode(0o660)).map_err(told)?;
     if (config.uid, config.gid) != (sys::process::euid(), sys::process::egid()) {
         chown(path, Some(config.uid), Some(config.gid)).map_err(told)?;
     }

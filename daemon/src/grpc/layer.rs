@@ -97,11 +97,12 @@ where
         let mut ended = ended(self.around.ending.clone(), level);
         let answer = self.inner.call(request);
         Box::pin(async move {
-            let answer = tokio::select! {
+            let mut answer = tokio::select! {
                 biased;
                 answer = answer => answer?,
                 () = &mut ended => Status::unavailable(STOPPING).into_http(),
             };
+            correct(answer.headers_mut());
             if let Some(code) = code_in(answer.headers()) {
                 lock(&open).end(code);
             }
@@ -133,6 +134,20 @@ fn ended(mut ending: watch::Receiver<Ending>, level: Ending) -> Ended {
 fn lock(open: &std::sync::Mutex<Open>) -> std::sync::MutexGuard<'_, Open> {
     open.lock()
         .unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// Gives messages past a limit the code that Go's gRPC has for them: the library underneath calls
+/// them out of range, and clients look for an exhausted resource.
+fn correct(headers: &mut HeaderMap) {
+    if code_in(headers) != Some(Code::OutOfRange) {
+        return;
+    }
+    let words = headers.get("grpc-message").map(HeaderValue::as_bytes);
+    let words = String::from_utf8_lossy(words.unwrap_or_default()).replace("%20", " ");
+    if words.contains("coded message length too large") {
+        let code = HeaderValue::from(i32::from(Code::ResourceExhausted));
+        headers.insert("grpc-status", code);
+    }
 }
 
 fn code_in(headers: &HeaderMap) -> Option<Code> {
@@ -228,7 +243,7 @@ impl http_body::Body for Sent {
         if self.done {
             return Poll::Ready(None);
         }
-        let Poll::Ready(frame) = Pin::new(&mut self.inner).poll_frame(cx) else {
+        let Poll::Ready(mut frame) = Pin::new(&mut self.inner).poll_frame(cx) else {
             ready!(self.ended.as_mut().poll(cx));
             self.done = true;
             lock(&self.open).end(Code::Unavailable);
@@ -238,13 +253,16 @@ impl http_body::Body for Sent {
             trailers.insert("grpc-message", HeaderValue::from_static(STOPPING));
             return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
         };
-        match &frame {
+        match &mut frame {
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref() {
                     let begun = self.frames.begin_in(data);
                     lock(&self.open).sent(begun);
-                } else if let Some(code) = frame.trailers_ref().and_then(code_in) {
-                    lock(&self.open).end(code);
+                } else if let Some(trailers) = frame.trailers_mut() {
+                    correct(trailers);
+                    if let Some(code) = code_in(trailers) {
+                        lock(&self.open).end(code);
+                    }
                 }
             }
             Some(Err(status)) => lock(&self.open).end(status.code()),
