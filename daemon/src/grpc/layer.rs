@@ -20,6 +20,8 @@ use crate::metrics::calls::{Calls, Open};
 
 /// What a client is told whose call ends with the daemon.
 const STOPPING: &str = "the daemon is stopping";
+/// The most that the words of a refusal may have, in bytes.
+const WORDS_LIMIT: usize = 4096;
 /// The one call of one answer that waits for its own sake.
 const WAIT: &str = "/containerd.services.tasks.v1.Tasks/Wait";
 
@@ -136,17 +138,28 @@ fn lock(open: &std::sync::Mutex<Open>) -> std::sync::MutexGuard<'_, Open> {
         .unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-/// Gives messages past a limit the code that Go's gRPC has for them: the library underneath calls
-/// them out of range, and clients look for an exhausted resource.
+/// Makes a refusal one that clients understand. A message past a limit gets the code that Go's
+/// gRPC has for it: the library underneath calls it out of range, and clients look for an
+/// exhausted resource. Words are cut where they would not pass as a header, as when they name an
+/// id of many kilobytes.
 fn correct(headers: &mut HeaderMap) {
-    if code_in(headers) != Some(Code::OutOfRange) {
+    let Some(words) = headers.get("grpc-message").map(HeaderValue::as_bytes) else {
         return;
-    }
-    let words = headers.get("grpc-message").map(HeaderValue::as_bytes);
-    let words = String::from_utf8_lossy(words.unwrap_or_default()).replace("%20", " ");
-    if words.contains("coded message length too large") {
+    };
+    let cut = (words.len() > WORDS_LIMIT).then(|| {
+        // Not within an escape of three bytes.
+        let escape = words[WORDS_LIMIT - 2..WORDS_LIMIT].iter();
+        let at = escape.rev().position(|byte| *byte == b'%');
+        HeaderValue::from_bytes(&words[..WORDS_LIMIT - at.map_or(0, |at| at + 1)])
+    });
+    let text = String::from_utf8_lossy(words).replace("%20", " ");
+    if code_in(headers) == Some(Code::OutOfRange) && text.contains("coded message length too large")
+    {
         let code = HeaderValue::from(i32::from(Code::ResourceExhausted));
         headers.insert("grpc-status", code);
+    }
+    if let Some(Ok(cut)) = cut {
+        headers.insert("grpc-message", cut);
     }
 }
 
@@ -283,6 +296,20 @@ impl http_body::Body for Sent {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn words_are_cut_between_escapes() {
+        for start in 0..4 {
+            let words = "x".repeat(start) + &"%20".repeat(2000);
+            let mut headers = HeaderMap::new();
+            headers.insert("grpc-status", HeaderValue::from(5));
+            headers.insert("grpc-message", words.parse().unwrap());
+            correct(&mut headers);
+            let cut = headers["grpc-message"].to_str().unwrap();
+            assert!(cut.len() <= WORDS_LIMIT && cut.len() > WORDS_LIMIT - 3);
+            assert_eq!((cut.len() - start) % 3, 0, "{start}");
+        }
+    }
 
     #[test]
     fn messages_are_counted_however_they_are_cut() {
