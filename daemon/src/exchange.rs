@@ -6,7 +6,7 @@
 //! instead of the daemon growing without end.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -26,6 +26,7 @@ use tokio_stream::Stream;
 use tonic::Status;
 
 use crate::filter::{Fields, Filters, in_map};
+use crate::missed::Missed;
 use crate::{ids, status};
 
 /// How many events may wait for one subscriber.
@@ -36,8 +37,25 @@ const QUEUE_BYTES: usize = 8 << 20;
 /// All subscribers.
 #[derive(Debug, Default)]
 pub struct Exchange {
-    subscribers: Mutex<HashMap<u64, Subscriber>>,
+    state: Mutex<State>,
     next: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    subscribers: HashMap<u64, Subscriber>,
+    /// What those are told who come back after the daemon was away.
+    missed: Option<Missed>,
+}
+
+impl State {
+    /// What was missed, for as long as somebody may come back.
+    fn missed(&mut self) -> Option<&mut Missed> {
+        if self.missed.as_ref().is_some_and(Missed::is_over) {
+            self.missed = None;
+        }
+        self.missed.as_mut()
+    }
 }
 
 #[derive(Debug)]
@@ -113,7 +131,16 @@ impl Exchange {
             queue,
             lagged: lagged.clone(),
         };
-        self.locked().insert(key, subscriber);
+        let mut state = self.locked();
+        let missed = state.missed().map(|missed| missed.events().to_vec());
+        if missed
+            .unwrap_or_default()
+            .iter()
+            .all(|event| subscriber.take(event))
+        {
+            state.subscribers.insert(key, subscriber);
+        }
+        drop(state);
         Subscription {
             exchange: self.clone(),
             key,
@@ -127,6 +154,7 @@ impl Exchange {
     /// What every subscriber asked for, and how many events wait for it.
     pub fn subscribers(&self) -> Vec<(String, usize)> {
         self.locked()
+            .subscribers
             .values()
             .map(|subscriber| {
                 let queue = &subscriber.queue;
@@ -137,29 +165,43 @@ impl Exchange {
     }
 
     fn hand_out(&self, envelope: Envelope) {
-        let size = envelope.encoded_len();
         let envelope = Arc::new(envelope);
-        self.locked().retain(|_, subscriber| {
-            if !subscriber.filters.hold(&*envelope) {
-                return true;
-            }
-            let waiting = subscriber.bytes.fetch_add(size, Ordering::AcqRel);
-            let sent = if waiting + size > QUEUE_BYTES && waiting > 0 {
-                Err(mpsc::error::TrySendError::Full(envelope.clone()))
-            } else {
-                subscriber.queue.try_send(envelope.clone())
-            };
-            if matches!(sent, Err(mpsc::error::TrySendError::Full(_))) {
-                subscriber.lagged.store(true, Ordering::Release);
-            }
-            sent.is_ok()
-        });
+        let mut state = self.locked();
+        if let Some(missed) = state.missed() {
+            missed.note(&envelope);
+        }
+        state
+            .subscribers
+            .retain(|_, subscriber| subscriber.take(&envelope));
     }
 
-    fn locked(&self) -> MutexGuard<'_, HashMap<u64, Subscriber>> {
-        self.subscribers
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    /// From now on, and for a while, the ends of `tasks` are also told to who subscribes later.
+    pub fn keep_ends_of(&self, tasks: HashSet<(String, String)>) {
+        self.locked().missed = Some(Missed::of(tasks));
+    }
+
+    fn locked(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Subscriber {
+    /// Takes an event if it is wanted. Answers whether the subscription goes on.
+    fn take(&self, envelope: &Arc<Envelope>) -> bool {
+        if !self.filters.hold(&**envelope) {
+            return true;
+        }
+        let size = envelope.encoded_len();
+        let waiting = self.bytes.fetch_add(size, Ordering::AcqRel);
+        let sent = if waiting + size > QUEUE_BYTES && waiting > 0 {
+            Err(mpsc::error::TrySendError::Full(envelope.clone()))
+        } else {
+            self.queue.try_send(envelope.clone())
+        };
+        if matches!(sent, Err(mpsc::error::TrySendError::Full(_))) {
+            self.lagged.store(true, Ordering::Release);
+        }
+        sent.is_ok()
     }
 }
 
@@ -200,7 +242,7 @@ impl Stream for Subscription {
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        self.exchange.locked().remove(&self.key);
+        self.exchange.locked().subscribers.remove(&self.key);
     }
 }
 
@@ -268,7 +310,11 @@ mod tests {
         for _ in 0..=QUEUE {
             exchange.publish("ns", "/tasks/exit", Any::default());
         }
-        assert_eq!(exchange.locked().len(), 1, "the other one stays");
+        assert_eq!(
+            exchange.locked().subscribers.len(),
+            1,
+            "the other one stays"
+        );
         for _ in 0..QUEUE {
             idle.next().await.unwrap().unwrap();
         }
@@ -276,7 +322,7 @@ mod tests {
         assert_eq!(end.code(), tonic::Code::ResourceExhausted);
         assert!(idle.next().await.is_none());
         drop(other);
-        assert!(exchange.locked().is_empty());
+        assert!(exchange.locked().subscribers.is_empty());
     }
 
     #[tokio::test]
@@ -302,5 +348,27 @@ mod tests {
             exchange.publish("ns", "/tasks/exit", large.clone());
             reader.next().await.unwrap().unwrap();
         }
+    }
+
+    #[tokio::test]
+    async fn the_end_of_a_task_is_told_to_who_comes_back() {
+        let exchange = Arc::new(Exchange::default());
+        let key = ("ns".to_owned(), "c".to_owned());
+        exchange.keep_ends_of([key].into());
+        let event = |name: &str, id: &str| Any {
+            type_url: format!("containerd.events.{name}"),
+            value: ContainerDelete { id: id.to_owned() }.encode_to_vec(),
+        };
+        let all = || exchange.subscribe(Filters::parse::<&str>(&[]).unwrap());
+        exchange.publish("ns", "/tasks/exit", event("TaskExit", "c"));
+        exchange.publish("ns", "/tasks/exit", event("TaskExit", "of another start"));
+        exchange.publish("other", "/tasks/exit", event("TaskExit", "c"));
+        let waiting = |subscription: Subscription| subscription.events.len();
+        assert_eq!(waiting(all()), 1);
+        let other = exchange.subscribe(Filters::parse(&["namespace==other"]).unwrap());
+        assert_eq!(waiting(other), 0);
+        exchange.publish("ns", "/tasks/create", event("TaskCreate", "c"));
+        exchange.publish("ns", "/tasks/exit", event("TaskExit", "c"));
+        assert_eq!(waiting(all()), 0, "that was another task");
     }
 }

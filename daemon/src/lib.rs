@@ -17,6 +17,7 @@ pub mod grpc;
 pub mod ids;
 pub mod log;
 pub mod metrics;
+pub mod missed;
 pub mod notify;
 pub mod publish;
 pub mod serve;

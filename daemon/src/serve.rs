@@ -75,6 +75,10 @@ pub async fn serve(config: Config) -> Result<(), String> {
     manager
         .reload()
         .map_err(|error| format!("{}: {error}", config.state.display()))?;
+    let there = manager.table().into_iter();
+    services
+        .exchange
+        .keep_ends_of(there.map(|entry| (entry.namespace, entry.id)).collect());
     let mut events = TtrpcServer::new()
         .add_listener(ttrpc.into())
         .register_service(create_events(Arc::new(services.clone())));
