@@ -4,7 +4,9 @@ use core_api::health::health_check_response::ServingStatus;
 use core_api::health::health_server::Health;
 use core_api::health::{HealthCheckRequest, HealthCheckResponse};
 use core_api::introspection::introspection_server::Introspection;
-use core_api::introspection::{Plugin, PluginsRequest, PluginsResponse, ServerResponse};
+use core_api::introspection::{
+    Plugin, PluginInfoRequest, PluginInfoResponse, PluginsRequest, PluginsResponse, ServerResponse,
+};
 use core_api::types::Platform;
 use core_api::version::VersionResponse;
 use core_api::version::version_server::Version;
@@ -15,6 +17,7 @@ use tonic::{Request, Response, Status};
 
 use super::Services;
 use crate::filter::{Fields, Filters, in_map};
+use crate::status;
 
 /// The version that clients are told. They choose by it how to pull: below 2.0 they do so
 /// themselves, which is what this daemon needs while it has no transfer service.
@@ -66,6 +69,20 @@ fn platform() -> Platform {
     }
 }
 
+/// The parts of the daemon as clients see them.
+fn plugins() -> impl Iterator<Item = Plugin> {
+    PARTS.iter().map(|(kind, id)| Plugin {
+        r#type: (*kind).to_owned(),
+        id: (*id).to_owned(),
+        platforms: if *id == "task" {
+            vec![platform()]
+        } else {
+            Vec::new()
+        },
+        ..Plugin::default()
+    })
+}
+
 #[tonic::async_trait]
 impl Introspection for Services {
     async fn plugins(
@@ -73,21 +90,24 @@ impl Introspection for Services {
         request: Request<PluginsRequest>,
     ) -> Result<Response<PluginsResponse>, Status> {
         let filters = Filters::parse(&request.get_ref().filters)?;
-        let plugins = PARTS
-            .iter()
-            .map(|(kind, id)| Plugin {
-                r#type: (*kind).to_owned(),
-                id: (*id).to_owned(),
-                platforms: if *id == "task" {
-                    vec![platform()]
-                } else {
-                    Vec::new()
-                },
-                ..Plugin::default()
-            })
-            .filter(|plugin| filters.hold(plugin))
-            .collect();
+        let plugins = plugins().filter(|plugin| filters.hold(plugin)).collect();
         Ok(Response::new(PluginsResponse { plugins }))
+    }
+
+    async fn plugin_info(
+        &self,
+        request: Request<PluginInfoRequest>,
+    ) -> Result<Response<PluginInfoResponse>, Status> {
+        let PluginInfoRequest { r#type, id, .. } = request.into_inner();
+        let plugin = plugins().find(|plugin| plugin.r#type == r#type && plugin.id == id);
+        if plugin.is_none() {
+            return Err(status::not_found(format_args!("plugin {}.{id}", r#type)));
+        }
+        // No part has more to say of itself.
+        Ok(Response::new(PluginInfoResponse {
+            plugin,
+            extra: None,
+        }))
     }
 
     async fn server(&self, _: Request<()>) -> Result<Response<ServerResponse>, Status> {

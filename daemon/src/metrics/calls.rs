@@ -44,6 +44,9 @@ pub struct Calls {
     histogram: bool,
 }
 
+/// One of the counts of a call.
+type Count = fn(&Counts) -> &AtomicU64;
+
 #[derive(Debug)]
 struct Counts {
     call: Call,
@@ -109,7 +112,7 @@ impl Calls {
 
     /// Writes all counts.
     pub fn write(&self, text: &mut Text) {
-        let plain: [(&str, &str, fn(&Counts) -> &AtomicU64); 3] = [
+        let plain: [(&str, &str, Count); 3] = [
             ("grpc_server_started_total", "Calls begun.", |c| &c.started),
             (
                 "grpc_server_msg_received_total",
