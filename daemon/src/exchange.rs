@@ -306,7 +306,7 @@ mod tests {
     async fn a_subscriber_that_does_not_read_is_told_and_dropped() {
         let exchange = Arc::new(Exchange::default());
         let mut idle = exchange.subscribe(Filters::parse::<&str>(&[]).unwrap());
-        let other = exchange.subscribe(Filters::parse(&["topic==/x"]).unwrap());
+        let other = exchange.subscribe(Filters::parse(&["topic==x"]).unwrap());
         for _ in 0..=QUEUE {
             exchange.publish("ns", "/tasks/exit", Any::default());
         }

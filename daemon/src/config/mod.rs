@@ -240,8 +240,8 @@ mod tests {
         let (config, remarks) = load(text).unwrap();
         assert_eq!(config.legacy_runtime, "runc");
         let keys = text.lines().filter(|line| line.contains(" = ")).count();
-        // root, state, oom_score, five of grpc, level, three of linux.
-        assert_eq!(remarks.len(), keys - 12, "{remarks:#?}");
+        // root, state, oom_score, five of grpc, level, three of linux, three of metrics.
+        assert_eq!(remarks.len(), keys - 15, "{remarks:#?}");
         for remark in &remarks {
             let line = text.lines().nth(remark.line - 1).unwrap();
             let key = line.trim().split(" = ").next().unwrap();

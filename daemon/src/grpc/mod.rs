@@ -182,7 +182,7 @@ mod tests {
         );
         let create = in_namespace(tasks::CreateTaskRequest::default(), "ns");
         let refused = Tasks::create(&services, create).await.unwrap_err();
-        assert_eq!(refused.code(), Code::InvalidArgument);
+        assert_eq!(refused.code(), Code::NotFound, "as containerd's");
     }
 
     #[tokio::test]
