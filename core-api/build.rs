@@ -16,12 +16,34 @@ fn proto_files(dir: &Path, found: &mut Vec<PathBuf>) -> std::io::Result<()> {
     Ok(())
 }
 
+/// The table of all calls, as Rust text.
+fn calls(files: &[prost_types::FileDescriptorProto]) -> String {
+    let mut rows = String::from("&[\n");
+    for file in files {
+        for service in &file.service {
+            for method in &service.method {
+                let path = format!("/{}.{}/{}", file.package(), service.name(), method.name());
+                let kind = match (method.client_streaming(), method.server_streaming()) {
+                    (false, false) => "Unary",
+                    (false, true) => "ServerStream",
+                    (true, false) => "ClientStream",
+                    (true, true) => "BidiStream",
+                };
+                rows += &format!("    Call {{ path: {path:?}, kind: Kind::{kind} }},\n");
+            }
+        }
+    }
+    rows + "]"
+}
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=proto");
     let mut files = Vec::new();
     proto_files(Path::new("proto"), &mut files)?;
     files.sort();
     let descriptors = protox::compile(&files, ["proto"])?;
+    let out = std::env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?;
+    std::fs::write(Path::new(&out).join("calls.rs"), calls(&descriptors.file))?;
     tonic_prost_build::configure()
         .build_transport(false)
         .btree_map(".")

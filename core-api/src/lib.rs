@@ -35,3 +35,28 @@ pub use generated::google::rpc;
 pub use generated::grpc::health::v1 as health;
 pub use prost;
 pub use prost_types::{Any, FieldMask, Timestamp};
+
+/// Who sends how many messages in a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// One each.
+    Unary,
+    /// One is asked, many are answered.
+    ServerStream,
+    /// Many are asked, one is answered.
+    ClientStream,
+    /// Many each.
+    BidiStream,
+}
+
+/// One call of the API.
+#[derive(Clone, Copy, Debug)]
+pub struct Call {
+    /// `/SERVICE/METHOD`, as it is in the request.
+    pub path: &'static str,
+    /// Who sends how many messages.
+    pub kind: Kind,
+}
+
+/// Every call of the services that are defined here.
+pub const CALLS: &[Call] = include!(concat!(env!("OUT_DIR"), "/calls.rs"));

@@ -7,6 +7,7 @@
 //! a part, an operator or a value. Patterns are `regex-lite`'s: as RE2's, without Unicode classes.
 
 use std::borrow::Cow;
+use std::fmt::{Display, Formatter};
 use std::str::Chars;
 
 use regex_lite::Regex;
@@ -30,7 +31,17 @@ pub fn in_map<'a>(
 
 /// A list of filters, of which one must hold.
 #[derive(Debug)]
-pub struct Filters(Vec<Vec<Selector>>);
+pub struct Filters {
+    filters: Vec<Vec<Selector>>,
+    /// As the client wrote them.
+    text: String,
+}
+
+impl Display for Filters {
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.text)
+    }
+}
 
 #[derive(Debug)]
 struct Selector {
@@ -61,14 +72,16 @@ impl Filters {
                 .map_err(|fault| status::invalid(format_args!("filter {text:?}: {fault}")))?;
             filters.push(selectors);
         }
-        Ok(Self(filters))
+        let texts: Vec<&str> = texts.iter().map(AsRef::as_ref).collect();
+        let text = texts.join(" or ");
+        Ok(Self { filters, text })
     }
 
     /// Whether one of the filters holds for `object`.
     pub fn hold(&self, object: &impl Fields) -> bool {
-        self.0.is_empty()
+        self.filters.is_empty()
             || self
-                .0
+                .filters
                 .iter()
                 .any(|filter| filter.iter().all(|selector| selector.holds(object)))
     }
@@ -202,20 +215,25 @@ fn push(text: &mut Vec<u8>, c: char) {
 fn escaped(rest: &mut Chars<'_>, quote: char, text: &mut Vec<u8>) -> Result<(), String> {
     let kind = rest.next().ok_or("nothing after a backslash")?;
     let (radix, digits, first) = match kind {
-        'a' => return Ok(text.push(0x07)),
-        'b' => return Ok(text.push(0x08)),
-        'f' => return Ok(text.push(0x0c)),
-        'n' => return Ok(text.push(b'\n')),
-        'r' => return Ok(text.push(b'\r')),
-        't' => return Ok(text.push(b'\t')),
-        'v' => return Ok(text.push(0x0b)),
-        '\\' => return Ok(text.push(b'\\')),
-        c if c == quote => return Ok(push(text, c)),
         'x' => (16, 2, None),
         'u' => (16, 4, None),
         'U' => (16, 8, None),
         '0'..='7' => (8, 2, kind.to_digit(8)),
-        c => return Err(format!("no such escape: \\{c}")),
+        kind => {
+            let c = match kind {
+                'a' => '\u{7}',
+                'b' => '\u{8}',
+                'f' => '\u{c}',
+                'n' => '\n',
+                'r' => '\r',
+                't' => '\t',
+                'v' => '\u{b}',
+                c if c == quote || c == '\\' => c,
+                c => return Err(format!("no such escape: \\{c}")),
+            };
+            push(text, c);
+            return Ok(());
+        }
     };
     let illegal = || format!("bad number in the escape \\{kind}");
     let mut number = first.unwrap_or(0);

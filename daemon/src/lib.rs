@@ -5,6 +5,7 @@
 //! `exchange` the events, `filter` containerd's filter language for all of them; `serve` puts
 //! them together.
 
+pub mod accept;
 pub mod bolt;
 pub mod bundle;
 pub mod cli;
@@ -12,6 +13,7 @@ pub mod config;
 pub mod content;
 pub mod convert;
 pub mod diff;
+pub mod dump;
 pub mod exchange;
 pub mod filter;
 pub mod gc;
@@ -19,6 +21,8 @@ pub mod grpc;
 pub mod ids;
 pub mod import;
 pub mod log;
+pub mod metrics;
+pub mod missed;
 pub mod notify;
 pub mod oci_hook;
 pub mod publish;

@@ -4,29 +4,40 @@
 //! it has touched a socket. Both sockets are served before the shims of an earlier daemon are
 //! asked after.
 
-use std::fs::{self, DirBuilder};
+use std::fs::{self, DirBuilder, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, chown};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown};
 use std::os::unix::net::{UnixListener as StdListener, UnixStream};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::net::UnixListener;
+use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio_stream::wrappers::UnixListenerStream;
+use tokio::sync::{Notify, watch};
 
 use crate::config::Config;
 use crate::content::Content;
 use crate::diff::Differ;
 use crate::exchange::Exchange;
 use crate::gc::Collector;
+use crate::grpc::layer::{Around, Ending};
 use crate::grpc::{self, Services};
-use crate::setup;
+use crate::metrics::calls::Calls;
+use crate::metrics::{self, Metrics};
 use crate::shim::manager::Manager;
 use crate::shim::process::Surroundings;
 use crate::snapshot::Snapshots;
 use crate::store::Store;
 use crate::ttrpc::server as events;
+use crate::{accept, dump, setup};
+
+/// How long calls may take to end by themselves when the daemon stops.
+const SHORT_CALLS: Duration = Duration::from_millis(200);
+/// How long those that do work may take after that, while those that only wait are ended.
+const LONGER_CALLS: Duration = Duration::from_secs(1);
+/// How long the last clients may take to read that their calls were ended.
+const GOODBYE: Duration = Duration::from_millis(300);
 
 /// Serves until SIGTERM or SIGINT. Containers stay, and so do their shims.
 ///
@@ -73,6 +84,10 @@ pub async fn serve(config: Config) -> Result<(), String> {
     manager
         .reload()
         .map_err(|error| format!("{}: {error}", config.state.display()))?;
+    let there = manager.table().into_iter();
+    services
+        .exchange
+        .keep_ends_of(there.map(|entry| (entry.namespace, entry.id)).collect());
     tokio::spawn(events::serve(ttrpc, Arc::new(services.clone())));
     log::info!(
         "serving at {} and {}",
@@ -82,17 +97,60 @@ pub async fn serve(config: Config) -> Result<(), String> {
     crate::notify::systemd("READY=1");
     tokio::spawn(collector.run(config.gc));
 
+    let calls = Arc::new(Calls::new(config.grpc_histogram));
+    if !config.metrics_address.is_empty() {
+        let told = |error: io::Error| format!("metrics at {}: {error}", config.metrics_address);
+        let listener = TcpListener::bind(&config.metrics_address).await;
+        let metrics = Metrics {
+            services: services.clone(),
+            calls: calls.clone(),
+            with_containers: !config.no_prometheus,
+        };
+        tokio::spawn(metrics::serve(listener.map_err(told)?, metrics));
+    }
+    let mut dump = signal(SignalKind::user_defined1()).map_err(|error| error.to_string())?;
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
-    let router = grpc::router(&services, &config);
-    let served = router.serve_with_incoming(UnixListenerStream::new(grpc));
-    tokio::select! {
-        ended = served => ended.map_err(|error| format!("gRPC: {error}"))?,
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+    let ending = watch::Sender::new(Ending::None);
+    let around = Around::new(calls.clone(), ending.subscribe());
+    let router = grpc::router(&services, around, &config);
+    let stop = Arc::new(Notify::new());
+    let stopped = stop.clone();
+    let served = router.serve_with_incoming_shutdown(accept::connections(grpc), async move {
+        stopped.notified().await;
+    });
+    tokio::pin!(served);
+    loop {
+        tokio::select! {
+            ended = &mut served => {
+                ended.map_err(|error| format!("gRPC: {error}"))?;
+                return Err("gRPC: the server has ended".to_owned());
+            }
+            _ = dump.recv() => {
+                tokio::spawn(dump::dump(services.clone(), calls.clone()));
+            }
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+        }
     }
     crate::notify::systemd("STOPPING=1");
     log::info!("stopping");
+    // From here on nobody is accepted. What is short comes to its end by itself; who waits for
+    // what may take for ever is told that the daemon goes, and then whoever is left.
+    stop.notify_one();
+    for (end, limit) in [
+        (Ending::None, SHORT_CALLS),
+        (Ending::Waits, LONGER_CALLS),
+        (Ending::All, GOODBYE),
+    ] {
+        ending.send_replace(end);
+        if tokio::time::timeout(limit, &mut served).await.is_ok() {
+            break;
+        }
+    }
+    for (path, open) in calls.going_on() {
+        log::warn!("stopped under {open} of {path}");
+    }
     Ok(())
 }
 
@@ -128,6 +186,8 @@ fn listen(path: &Path, uid: u32, gid: u32) -> Result<UnixListener, String> {
     }
     sys::fs::remove_if_exists(path).map_err(told)?;
     let listener = sys::socket::listen_unix(path, 0o660).map_err(told)?;
+    // The umask had its say.
+    fs::set_permissions(path, Permissions::from_mode(0o660)).map_err(told)?;
     if (uid, gid) != (sys::process::euid(), sys::process::egid()) {
         chown(path, Some(uid), Some(gid)).map_err(told)?;
     }

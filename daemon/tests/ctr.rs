@@ -39,6 +39,11 @@ fn version_namespaces_and_plugins() {
             .ok()
             .contains("io.containerd.runtime.v2")
     );
+    let some = bed.ctr(&["plugins", "ls", "id==tasks"]).ok();
+    assert!(some.contains("tasks") && !some.contains("leases"), "{some}");
+    bed.ctr(&["leases", "create", "--id", "l1", "k=v"]).ok();
+    assert!(bed.ctr(&["leases", "ls"]).ok().contains("k=v"));
+    bed.ctr(&["leases", "rm", "l1"]).ok();
 }
 
 #[test]
@@ -133,6 +138,29 @@ fn whole_life(shims: Shims) {
         "{metrics}"
     );
 
+    let names = bed.ctr(&["task", "ls", "-q"]).ok();
+    assert_eq!(names, "t1\n");
+    let again = bed.ctr(&[
+        "task",
+        "exec",
+        "--exec-id",
+        "e1",
+        "t1",
+        "/bin/sh",
+        "-c",
+        "exit 0",
+    ]);
+    assert_eq!(
+        again.code,
+        Some(0),
+        "an id of an exec that has ended is free: {again:?}"
+    );
+    let missing = bed.ctr(&["task", "exec", "--exec-id", "e2", "t1", "/no/such/program"]);
+    assert_ne!(missing.code, Some(0));
+    assert!(missing.stderr.contains("no such file"), "{missing:?}");
+    let json = bed.ctr(&["task", "metrics", "--format", "json", "t1"]).ok();
+    assert!(json.contains("\"pids\""), "{json}");
+
     bed.ctr(&["task", "pause", "t1"]).ok();
     bed.wait_status("t1", "PAUSED");
     bed.ctr(&["task", "resume", "t1"]).ok();
@@ -166,6 +194,36 @@ fn a_detached_container_through_its_life() {
 #[test]
 fn a_detached_container_through_its_life_with_the_go_shim() {
     whole_life(Shims::Go);
+}
+
+#[test]
+fn what_runs_as_a_child_of_exec_is_killed_with_it() {
+    let bed = Bed::new(Shims::Ours);
+    bed.run_detached("k1");
+    let out = bed.dir.path().join("exec.out");
+    let mut command = bed.ctr_command();
+    command.args([
+        "task",
+        "exec",
+        "--exec-id",
+        "long",
+        "k1",
+        "/bin/busybox",
+        "sleep",
+        "1000",
+    ]);
+    let mut exec = common::background(&mut command, &out);
+    eventually("it runs", || {
+        bed.ctr(&["task", "ps", "k1"]).stdout.contains("long")
+    });
+    bed.ctr(&["task", "kill", "--exec-id", "long", "-s", "SIGKILL", "k1"])
+        .ok();
+    assert_eq!(exec.wait(), Some(137));
+    bed.ctr(&["task", "kill", "--all", "-s", "SIGKILL", "k1"])
+        .ok();
+    bed.wait_status("k1", "STOPPED");
+    bed.ctr(&["task", "rm", "k1"]);
+    bed.ctr(&["c", "rm", "k1"]).ok();
 }
 
 #[test]

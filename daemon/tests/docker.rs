@@ -7,7 +7,7 @@
 
 mod common;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use common::{Background, Bed, Ran, Shims, eventually, run};
@@ -15,45 +15,25 @@ use common::{Background, Bed, Ran, Shims, eventually, run};
 /// An engine with everything below the bed's folder.
 struct Docker {
     folder: PathBuf,
-    _engine: Background,
+    containerd: PathBuf,
+    namespace: String,
+    engine: Background,
 }
 
 impl Docker {
     fn new(bed: &Bed) -> Self {
         let folder = bed.dir.path().to_owned();
-        let path = |name: &str| folder.join(name).to_str().unwrap().to_owned();
-        std::fs::write(path("daemon.json"), "{}").unwrap();
-        let log = std::fs::File::create(path("dockerd.log")).unwrap();
-        let mut command = Command::new("setpriv");
-        command
-            .args(["--pdeathsig", "KILL", "dockerd"])
-            .env(
-                "PATH",
-                "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-            )
-            .arg(format!("--config-file={}", path("daemon.json")))
-            .arg(format!("--data-root={}", path("docker")))
-            .arg(format!("--exec-root={}", path("exec")))
-            .arg(format!("--pidfile={}", path("docker.pid")))
-            .arg(format!("--host=unix://{}", path("d.sock")))
-            .arg(format!("--containerd={}", bed.address().display()))
-            .arg(format!("--containerd-namespace={}", bed.namespace))
-            .arg(format!(
-                "--containerd-plugins-namespace={}-plugins",
-                bed.namespace
-            ))
-            .arg(format!("--cgroup-parent=/{}", bed.namespace))
-            .args(["--bridge=none", "--iptables=false", "--ip6tables=false"])
-            .args(["--storage-driver=vfs", "--live-restore"])
-            .stderr(log);
-        let engine = common::background(&mut command, &folder.join("dockerd.out"));
+        std::fs::write(folder.join("daemon.json"), "{}").unwrap();
+        let (containerd, namespace) = (bed.address(), bed.namespace.clone());
+        let engine = start(&folder, &containerd, &namespace);
         let docker = Self {
-            folder: folder.clone(),
-            _engine: engine,
+            folder,
+            containerd,
+            namespace,
+            engine,
         };
-        eventually("dockerd answers", || {
-            docker.run(&["version"]).code == Some(0)
-        });
+        docker.until_it_answers();
+        let path = |name: &str| docker.folder.join(name).to_str().unwrap().to_owned();
         let rootfs = bed.rootfs();
         run(Command::new("tar").args(["-C", &rootfs, "-cf", &path("rootfs.tar"), "."])).ok();
         docker
@@ -69,10 +49,70 @@ impl Docker {
     }
 
     #[track_caller]
+    fn until_it_answers(&self) {
+        eventually("dockerd answers", || self.run(&["version"]).code == Some(0));
+    }
+
+    /// The engine dies without a word and comes back.
+    fn restart(&mut self) {
+        self.engine.stop();
+        let _ = std::fs::remove_file(self.folder.join("docker.pid"));
+        self.engine = start(&self.folder, &self.containerd, &self.namespace);
+        self.until_it_answers();
+    }
+
+    /// Starts a container that does `script` until it is stopped.
+    #[track_caller]
+    fn detached(&self, name: &str, more: &[&str], script: &str) {
+        let mut arguments = vec!["run", "-d", "--name", name, "--network", "none"];
+        arguments.extend(more);
+        arguments.extend(["bb:1", "sh", "-c", script]);
+        self.run(&arguments).ok();
+    }
+
+    /// What `docker inspect` says of a container.
+    fn inspect(&self, name: &str, format: &str) -> String {
+        let said = self.run(&["inspect", "-f", format, name]).stdout;
+        said.trim().to_owned()
+    }
+
+    #[track_caller]
     fn run(&self, arguments: &[&str]) -> Ran {
         let host = format!("unix://{}", self.folder.join("d.sock").display());
         run(Command::new("docker").args(["-H", &host]).args(arguments))
     }
+}
+
+/// Starts an engine with everything below `folder`.
+fn start(folder: &Path, containerd: &Path, namespace: &str) -> Background {
+    let path = |name: &str| folder.join(name).to_str().unwrap().to_owned();
+    let log = std::fs::File::options()
+        .create(true)
+        .append(true)
+        .open(path("dockerd.log"))
+        .unwrap();
+    let mut command = Command::new("setpriv");
+    command
+        .args(["--pdeathsig", "KILL", "dockerd"])
+        .env(
+            "PATH",
+            "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        )
+        .arg(format!("--config-file={}", path("daemon.json")))
+        .arg(format!("--data-root={}", path("docker")))
+        .arg(format!("--exec-root={}", path("exec")))
+        .arg(format!("--pidfile={}", path("docker.pid")))
+        .arg(format!("--host=unix://{}", path("d.sock")))
+        .arg(format!("--containerd={}", containerd.display()))
+        .arg(format!("--containerd-namespace={namespace}"))
+        .arg(format!(
+            "--containerd-plugins-namespace={namespace}-plugins"
+        ))
+        .arg(format!("--cgroup-parent=/{namespace}"))
+        .args(["--bridge=none", "--iptables=false", "--ip6tables=false"])
+        .args(["--storage-driver=vfs", "--live-restore"])
+        .stderr(log);
+    common::background(&mut command, &folder.join("dockerd.out"))
 }
 
 impl Drop for Docker {
@@ -158,5 +198,95 @@ fn docker_runs_on_it() {
             == "137\n"
     });
     docker.run(&["rm", "d1"]).ok();
+    assert_eq!(bed.ctr(&["task", "ls", "-q"]).ok(), "");
+}
+
+const LOOP: &str = "n=0; while :; do n=$((n+1)); echo line $n; busybox sleep 0.2; done";
+
+#[test]
+fn docker_keeps_its_promises_through_restarts_of_both() {
+    let mut bed = Bed::new(Shims::Ours);
+    let mut docker = Docker::new(&bed);
+
+    // Restart policies: the engine restarts what has ended, for which it must see the end.
+    docker.detached("often", &["--restart=on-failure:2"], "exit 3");
+    eventually("it was restarted twice", || {
+        docker.inspect("often", "{{.RestartCount}} {{.State.Status}}") == "2 exited"
+    });
+    docker.detached("always", &["--restart=always"], LOOP);
+    let before = docker.inspect("always", "{{.State.Pid}}");
+    run(Command::new("kill").args(["-9", &before])).ok();
+    eventually("it runs again", || {
+        let now = docker.inspect("always", "{{.State.Pid}} {{.State.Running}}");
+        now.ends_with(" true") && !now.starts_with(&format!("{before} "))
+    });
+
+    docker.detached("logs", &["--memory=64m", "--pids-limit=50"], LOOP);
+    eventually("its output is kept", || {
+        docker.run(&["logs", "logs"]).stdout.contains("line 2\n")
+    });
+    let limits = docker.run(&["update", "--memory=96m", "--memory-swap=192m", "logs"]);
+    limits.ok();
+    let stats = [
+        "stats",
+        "--no-stream",
+        "--format",
+        "{{.MemUsage}} {{.PIDs}}",
+        "logs",
+    ];
+    let stats = docker.run(&stats).ok();
+    assert!(
+        stats.contains("96MiB"),
+        "the new limit is in force: {stats}"
+    );
+    docker.run(&["pause", "logs"]).ok();
+    assert_eq!(docker.inspect("logs", "{{.State.Status}}"), "paused");
+    docker.run(&["unpause", "logs"]).ok();
+
+    // The engine dies and comes back: with --live-restore its containers live.
+    let pid = docker.inspect("logs", "{{.State.Pid}}");
+    docker.restart();
+    assert_eq!(docker.inspect("logs", "{{.State.Pid}}"), pid);
+    assert_eq!(docker.inspect("logs", "{{.State.Running}}"), "true");
+
+    // So does the daemon below it; one container dies while it is away.
+    docker.detached("dies", &[], LOOP);
+    let dies = docker.inspect("dies", "{{.State.Pid}}");
+    bed.kill();
+    run(Command::new("kill").args(["-9", &dies])).ok();
+    bed.start();
+    eventually("the end of what died meanwhile is seen", || {
+        docker.inspect("dies", "{{.State.Status}} {{.State.ExitCode}}") == "exited 137"
+    });
+    assert_eq!(docker.inspect("logs", "{{.State.Pid}}"), pid);
+    eventually("exec works again", || {
+        docker
+            .run(&["exec", "logs", "sh", "-c", "echo back"])
+            .stdout
+            == "back\n"
+    });
+    let seen = docker.run(&["logs", "logs"]).stdout.lines().count();
+    eventually("its output goes on", || {
+        docker.run(&["logs", "logs"]).stdout.lines().count() > seen
+    });
+
+    // A polite stop of the daemon is no different.
+    bed.signal("TERM");
+    assert_eq!(bed.ended(), Some(0));
+    bed.start();
+    eventually("exec works again", || {
+        docker
+            .run(&["exec", "logs", "sh", "-c", "echo back"])
+            .stdout
+            == "back\n"
+    });
+    docker.run(&["stop", "-t", "1", "logs"]).ok();
+    assert_eq!(docker.inspect("logs", "{{.State.ExitCode}}"), "137");
+    docker.run(&["start", "logs"]).ok();
+    docker.run(&["kill", "--signal", "KILL", "logs"]).ok();
+    docker.run(&["wait", "logs"]).ok();
+    docker
+        .run(&["rm", "-f", "always", "often", "dies", "logs"])
+        .ok();
     assert_eq!(bed.ctr(&["task", "ls", "-q"]).ok(), "");
 }

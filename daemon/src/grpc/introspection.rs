@@ -4,7 +4,9 @@ use core_api::health::health_check_response::ServingStatus;
 use core_api::health::health_server::Health;
 use core_api::health::{HealthCheckRequest, HealthCheckResponse};
 use core_api::introspection::introspection_server::Introspection;
-use core_api::introspection::{Plugin, PluginsRequest, PluginsResponse, ServerResponse};
+use core_api::introspection::{
+    Plugin, PluginInfoRequest, PluginInfoResponse, PluginsRequest, PluginsResponse, ServerResponse,
+};
 use core_api::types::Platform;
 use core_api::version::VersionResponse;
 use core_api::version::version_server::Version;
@@ -15,7 +17,7 @@ use tonic::{Code, Request, Response, Status};
 
 use super::Services;
 use crate::filter::{Fields, Filters, in_map};
-use crate::version;
+use crate::{status, version};
 
 /// The parts of the daemon under the names that containerd has for them.
 pub(crate) const PARTS: &[(&str, &str)] = &[
@@ -84,6 +86,21 @@ impl Services {
             ..Plugin::default()
         })
     }
+
+    /// The parts of the daemon as clients see them.
+    fn plugins(&self) -> impl Iterator<Item = Plugin> {
+        let parts = PARTS.iter().map(|(kind, id)| Plugin {
+            r#type: (*kind).to_owned(),
+            id: (*id).to_owned(),
+            platforms: if *id == "task" {
+                vec![platform()]
+            } else {
+                Vec::new()
+            },
+            ..Plugin::default()
+        });
+        parts.chain(self.snapshotters())
+    }
 }
 
 #[tonic::async_trait]
@@ -93,22 +110,28 @@ impl Introspection for Services {
         request: Request<PluginsRequest>,
     ) -> Result<Response<PluginsResponse>, Status> {
         let filters = Filters::parse(&request.get_ref().filters)?;
-        let plugins = PARTS
-            .iter()
-            .map(|(kind, id)| Plugin {
-                r#type: (*kind).to_owned(),
-                id: (*id).to_owned(),
-                platforms: if *id == "task" {
-                    vec![platform()]
-                } else {
-                    Vec::new()
-                },
-                ..Plugin::default()
-            })
-            .chain(self.snapshotters())
+        let plugins = self
+            .plugins()
             .filter(|plugin| filters.hold(plugin))
             .collect();
         Ok(Response::new(PluginsResponse { plugins }))
+    }
+
+    async fn plugin_info(
+        &self,
+        request: Request<PluginInfoRequest>,
+    ) -> Result<Response<PluginInfoResponse>, Status> {
+        let PluginInfoRequest { r#type, id, .. } = request.into_inner();
+        let mut plugins = self.plugins();
+        let plugin = plugins.find(|plugin| plugin.r#type == r#type && plugin.id == id);
+        if plugin.is_none() {
+            return Err(status::not_found(format_args!("plugin {}.{id}", r#type)));
+        }
+        // No part has more to say of itself.
+        Ok(Response::new(PluginInfoResponse {
+            plugin,
+            extra: None,
+        }))
     }
 
     async fn server(&self, _: Request<()>) -> Result<Response<ServerResponse>, Status> {

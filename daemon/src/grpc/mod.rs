@@ -7,6 +7,7 @@ mod diff;
 mod events;
 mod images;
 mod introspection;
+pub mod layer;
 mod leases;
 mod namespaces;
 mod snapshots;
@@ -27,6 +28,7 @@ use core_api::{
 use tonic::transport::Server;
 use tonic::transport::server::Router;
 use tonic::{Request, Status};
+use tower_layer::{Identity, Stack};
 
 use crate::config::Config;
 use crate::content::Content;
@@ -59,8 +61,16 @@ pub struct Services {
     pub uuid: Arc<str>,
 }
 
-/// A server of all services, with messages of at most `receive` and `send` bytes.
-pub fn router(services: &Services, config: &Config) -> Router {
+/// How many calls one connection may have open at a time.
+const CALLS_PER_CONNECTION: u32 = 4096;
+
+/// A server of the services that `config` does not disable, with messages of at most the sizes it
+/// allows; `around` is done around every call.
+pub fn router(
+    services: &Services,
+    around: layer::Around,
+    config: &Config,
+) -> Router<Stack<layer::Around, Identity>> {
     macro_rules! limited {
         ($server:ident, $id:literal) => {
             (!config.disables("io.containerd.grpc.v1", $id)).then(|| {
@@ -71,6 +81,8 @@ pub fn router(services: &Services, config: &Config) -> Router {
         };
     }
     Server::builder()
+        .max_concurrent_streams(CALLS_PER_CONNECTION)
+        .layer(around)
         .add_optional_service(limited!(HealthServer, "healthcheck"))
         .add_optional_service(limited!(VersionServer, "version"))
         .add_optional_service(limited!(IntrospectionServer, "introspection"))
@@ -204,7 +216,7 @@ mod tests {
         );
         let create = in_namespace(tasks::CreateTaskRequest::default(), "ns");
         let refused = Tasks::create(&services, create).await.unwrap_err();
-        assert_eq!(refused.code(), Code::InvalidArgument);
+        assert_eq!(refused.code(), Code::NotFound, "as containerd's");
     }
 
     #[tokio::test]

@@ -43,6 +43,17 @@ enum Slot {
     Live(Arc<Task>),
 }
 
+/// A row of the table of tasks, for who looks at all of them.
+#[derive(Debug)]
+pub struct Entry {
+    /// The namespace.
+    pub namespace: String,
+    /// The task's id.
+    pub id: String,
+    /// The task; none while it is being created, found again or removed.
+    pub task: Option<Arc<Task>>,
+}
+
 /// The tasks of this daemon.
 #[derive(Debug)]
 pub struct Manager {
@@ -187,6 +198,19 @@ impl Manager {
                 )));
             }
         }
+    }
+
+    /// All there is at this moment, without waiting for anything.
+    pub fn table(&self) -> Vec<Entry> {
+        let entry = |((namespace, id), slot): (&Key, &Slot)| Entry {
+            namespace: namespace.clone(),
+            id: id.clone(),
+            task: match slot {
+                Slot::Live(task) => Some(task.clone()),
+                Slot::Busy | Slot::Loading(_) => None,
+            },
+        };
+        self.slots().iter().map(entry).collect()
     }
 
     /// Every task of a namespace whose id is `wanted`, in the order of their ids. Those that are

@@ -289,11 +289,7 @@ mod tests {
             state: dir.path().join("state"),
             ..Config::default()
         };
-        let surroundings = Surroundings {
-            address: dir.path().join("s"),
-            publish_binary: "/bin/true".into(),
-            debug: false,
-        };
+        let surroundings = Surroundings::new(&config).unwrap();
         let exchange = Arc::new(Exchange::default());
         let manager = Manager::new(&config, surroundings, exchange.clone());
         let bundle = Bundle::create(&config.root, &config.state, "ns", "c", b"{}").unwrap();

@@ -35,6 +35,8 @@ pub struct Peer {
     channel: Channel,
     /// What is sent as the namespace; `None` sends no header.
     pub namespace: Option<String>,
+    /// How long a call may take, as the daemon is told.
+    limit: Option<Duration>,
 }
 
 impl Peer {
@@ -44,9 +46,23 @@ impl Peer {
             .connect()
             .await
             .unwrap();
+        Self::over(channel, namespace)
+    }
+
+    /// Calls over a connection that is there already.
+    pub fn over(channel: Channel, namespace: &str) -> Self {
         Self {
             channel,
             namespace: Some(namespace.to_owned()),
+            limit: Some(CALL_LIMIT),
+        }
+    }
+
+    /// The same connection for calls that may take for ever.
+    pub fn without_limit(&self) -> Self {
+        Self {
+            limit: None,
+            ..self.clone()
         }
     }
 
@@ -72,7 +88,9 @@ impl Peer {
             let value = namespace.parse().unwrap();
             request.metadata_mut().insert("containerd-namespace", value);
         }
-        request.set_timeout(CALL_LIMIT);
+        if let Some(limit) = self.limit {
+            request.set_timeout(limit);
+        }
         request
     }
 

@@ -273,6 +273,18 @@ impl Bed {
         eventually("the daemon ends", || daemon.try_wait().unwrap().is_some());
     }
 
+    /// Sends the daemon a signal, by its name without `SIG`.
+    #[track_caller]
+    pub fn signal(&self, name: &str) {
+        run(Command::new("kill").args([&format!("-{name}"), &self.pid().to_string()])).ok();
+    }
+
+    /// Waits until the daemon, having been told to end, has done so, and answers its exit code.
+    #[track_caller]
+    pub fn ended(&mut self) -> Option<i32> {
+        Background(self.daemon.take()).wait()
+    }
+
     /// Runs `ctr` against the daemon, in the bed's namespace.
     #[track_caller]
     pub fn ctr(&self, arguments: &[&str]) -> Ran {

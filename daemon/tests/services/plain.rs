@@ -1,11 +1,16 @@
 //! Health, version, introspection, and calls of services that are not there.
 
 use core_api::health::{HealthCheckRequest, HealthCheckResponse};
-use core_api::introspection::{Plugin, PluginsRequest, PluginsResponse, ServerResponse};
+use core_api::introspection::{
+    Plugin, PluginInfoRequest, PluginInfoResponse, PluginsRequest, PluginsResponse, ServerResponse,
+};
 use core_api::version::VersionResponse;
 use tokio::time::timeout;
 
-use crate::api::told;
+use tonic::Code;
+
+use crate::api::{Peer, code, told};
+use crate::common::{Bed, Shims};
 use crate::{Pair, Talk, Who, same_talk};
 
 const HEALTH: &str = "grpc.health.v1.Health";
@@ -99,6 +104,23 @@ fn names(found: PluginsResponse) -> Vec<String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn health_and_introspection_answer_as_containerds() {
     same_talk!(conversation, &[]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_plugin_is_told_of_as_by_containerd_2() {
+    let bed = Bed::new(Shims::Ours);
+    let peer = Peer::connect(&bed.address(), "ns").await.nowhere();
+    let ask = |kind: &str, id: &str| PluginInfoRequest {
+        r#type: kind.into(),
+        id: id.into(),
+        options: None,
+    };
+    let method = "introspection.v1.Introspection/PluginInfo";
+    let found = peer.call::<_, PluginInfoResponse>(method, ask("io.containerd.runtime.v2", "task"));
+    let plugin = found.await.unwrap().plugin.unwrap();
+    assert_eq!((plugin.id.as_str(), plugin.platforms.len()), ("task", 1));
+    let none = peer.call::<_, PluginInfoResponse>(method, ask("io.containerd.runtime.v2", "none"));
+    assert_eq!(code(&none.await), Code::NotFound);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -65,13 +65,6 @@ async fn everything(talk: &mut Talk, step: &str, id: &str, exec: &str) {
         exec_id: exec_id.clone(),
     };
     let _ = ask!(talk, step, "Get", GetResponse, get);
-    let kill = KillRequest {
-        container_id: container_id.clone(),
-        exec_id: exec_id.clone(),
-        signal: 9,
-        all: false,
-    };
-    let _ = ask!(talk, step, "Kill", (), kill);
     let resize = ResizePtyRequest {
         container_id: container_id.clone(),
         exec_id: exec_id.clone(),
@@ -85,6 +78,13 @@ async fn everything(talk: &mut Talk, step: &str, id: &str, exec: &str) {
         stdin: true,
     };
     let _ = ask!(talk, step, "CloseIO", (), close);
+    let kill = KillRequest {
+        container_id: container_id.clone(),
+        exec_id: exec_id.clone(),
+        signal: 9,
+        all: false,
+    };
+    let _ = ask!(talk, step, "Kill", (), kill);
     let wait = WaitRequest {
         container_id: container_id.clone(),
         exec_id: exec_id.clone(),
