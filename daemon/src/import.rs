@@ -59,7 +59,7 @@ pub async fn import(config: &Config) -> Result<Imported, String> {
     let told = |error: io::Error| format!("{}: {error}", database.display());
     let bolt = Bolt::open(&database).map_err(told)?;
     let own = config.own_folder();
-    std::fs::create_dir_all(&own).map_err(told)?;
+    crate::serve::folder(&own)?;
     let store = Store::open(&own.join("meta.redb"))?;
     let mut imported = Imported::default();
     let Some(layout) = bolt.root().bucket(LAYOUT).map_err(told)? else {

@@ -81,7 +81,7 @@ pub fn init(level: &str, format: &str, file: Option<&Path>) -> Result<(), String
 fn open(path: &Path) -> Result<File, String> {
     let told = |error: std::io::Error| format!("{}: {error}", path.display());
     if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder).map_err(told)?;
+        crate::serve::folder(folder)?;
     }
     if std::fs::metadata(path).is_ok_and(|meta| meta.len() > FILE_LIMIT) {
         std::fs::rename(path, path.with_extension("log.old")).map_err(told)?;

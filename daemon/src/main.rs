@@ -82,6 +82,13 @@ fn run(cli: Cli, program: &str) -> Result<(), String> {
             let (config, problems) = told(effective(&cli))?;
             let file = cli.base.as_ref().map(|base| base.join("wherryd.log"));
             log::init(&config.log_level, &config.log_format, file.as_deref())?;
+            if let Some(file) = &file {
+                let (address, file) = (config.address.display(), file.display());
+                let _ = writeln!(
+                    std::io::stderr(),
+                    "{program}: address {address}, log {file}"
+                );
+            }
             for problem in &problems {
                 ::log::warn!("{problem}");
             }

@@ -154,7 +154,8 @@ pub async fn serve(config: Config) -> Result<(), String> {
     Ok(())
 }
 
-fn folder(path: &Path) -> Result<(), String> {
+/// Makes a folder that others may go through and not look into, and those above it.
+pub(crate) fn folder(path: &Path) -> Result<(), String> {
     DirBuilder::new()
         .recursive(true)
         .mode(0o711)
@@ -186,7 +187,7 @@ fn listen(path: &Path, uid: u32, gid: u32) -> Result<UnixListener, String> {
     }
     sys::fs::remove_if_exists(path).map_err(told)?;
     let listener = sys::socket::listen_unix(path, 0o660).map_err(told)?;
-    // The umask had its say.
+    // What the umask took away: the group is who may call besides root.
     fs::set_permissions(path, Permissions::from_mode(0o660)).map_err(told)?;
     if (uid, gid) != (sys::process::euid(), sys::process::egid()) {
         chown(path, Some(uid), Some(gid)).map_err(told)?;

@@ -26,8 +26,7 @@ pub fn process(config: &Config) -> Result<(), String> {
         log::warn!("oom_score {}: {error}", config.oom_score);
     }
     if !config.temp.as_os_str().is_empty() {
-        fs::create_dir_all(&config.temp)
-            .map_err(|error| format!("temp {}: {error}", config.temp.display()))?;
+        crate::serve::folder(&config.temp)?;
     }
     Ok(())
 }

@@ -212,6 +212,16 @@ fn an_embedded_daemon_has_everything_below_one_folder() {
     assert_eq!(names, expected);
     let log = fs::read_to_string(base.join("wherryd.log")).unwrap();
     assert!(log.contains("serving at"), "{log}");
+    let mode = |name: &str| {
+        let meta = fs::metadata(base.join(name)).unwrap();
+        std::os::unix::fs::PermissionsExt::mode(&meta.permissions()) & 0o777
+    };
+    for name in ["", "root", "state"] {
+        assert_eq!(mode(name) & !0o711, 0, "{name}");
+    }
+    for name in ["wherryd.sock", "wherryd.sock.ttrpc"] {
+        assert_eq!(mode(name), 0o660, "{name}");
+    }
     // A second one is told so, and does no harm.
     let second = run(Command::new(WHERRYD).env("WHERRY_BASE", &base));
     assert_eq!(second.code, Some(1), "{second:?}");

@@ -316,7 +316,8 @@ fn a_file_of_containerd_1_2_serves_with_warnings() {
     let old = include_str!("../src/config/testdata/1.2.4.toml");
     fs::write(bed.dir.path().join("config.toml"), old).unwrap();
     let check = run(bed.command().args(["config", "check"]));
-    assert_ne!(check.code, Some(0));
+    // Keys without effect are no reason not to start.
+    assert_eq!(check.code, Some(0));
     assert!(
         check
             .stdout

@@ -143,6 +143,30 @@ fn containerds_tasks_are_taken_over(shims: Shims, runtime: &str) {
     assert_eq!(bed.task("stays").unwrap(), before[0]);
     assert_eq!(bed.task("new"), new);
     assert_eq!(bed.task("ends-here"), None);
+    // A record can be made for a task that has none.
+    let rootfs = bed.rootfs();
+    let create = [
+        "c",
+        "create",
+        "--runtime",
+        runtime,
+        "--rootfs",
+        &rootfs,
+        "new",
+        "/bin/sh",
+    ];
+    bed.ctr(&create).ok();
+    let exec = [
+        "task",
+        "exec",
+        "--exec-id",
+        "e",
+        "new",
+        "/bin/sh",
+        "-c",
+        "echo here",
+    ];
+    assert_eq!(bed.ctr(&exec).ok(), "here\n");
     end(&bed, "stays");
     // It ended while there was neither; this containerd keeps it, and knows its code.
     bed.wait_status("ends-between", "STOPPED");

@@ -109,7 +109,7 @@ fn distance(from: &str, to: &str) -> usize {
 /// What no key can say for itself.
 fn across_keys(sources: &Sources, config: &Config) -> Vec<Problem> {
     let entry = |key: &str| sources.entries.get(&vec![key.to_owned()]);
-    let mut problems = Vec::new();
+    let mut problems = only_default(sources, config);
     if config.root == config.state
         && let Some(entry) = entry("state").or_else(|| entry("root"))
     {
@@ -148,6 +148,40 @@ fn across_keys(sources: &Sources, config: &Config) -> Vec<Problem> {
     {
         let text = format!("{}: there is no runtime {name:?}", entry.name());
         problems.push(entry.warning(text, "name one of [runtimes]"));
+    }
+    problems
+}
+
+/// Values that are read and that only their default has an effect of.
+fn only_default(sources: &Sources, config: &Config) -> Vec<Problem> {
+    let default = Config::default();
+    let rows = [
+        (
+            "io.containerd.metadata.v1.bolt",
+            "content_sharing_policy",
+            config.content_sharing_policy == default.content_sharing_policy,
+            "namespaces share what they have downloaded",
+        ),
+        (
+            "io.containerd.runtime.v2.task",
+            "platforms",
+            config.platforms == default.platforms,
+            "tasks are those of this machine's platform",
+        ),
+        (
+            "io.containerd.service.v1.diff-service",
+            "default",
+            config.differs == default.differs,
+            "layers are made by walking",
+        ),
+    ];
+    let mut problems = Vec::new();
+    for (plugin, key, is_default, why) in rows {
+        let path = [spelling::PLUGINS, plugin, key].map(str::to_owned);
+        if let (Some(entry), false) = (sources.entries.get(path.as_slice()), is_default) {
+            let text = format!("{}: {} has no effect: {why}", entry.name(), entry.value);
+            problems.push(entry.warning(text, "leave it out"));
+        }
     }
     problems
 }

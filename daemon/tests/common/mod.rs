@@ -333,6 +333,15 @@ impl Bed {
 
 impl Drop for Bed {
     fn drop(&mut self) {
+        // What a containerd left running is removed by `ctr` only where its records are.
+        let theirs = "root/io.containerd.metadata.v1.bolt/meta.db";
+        if self.dir.path().join(theirs).exists() {
+            if let Some(mut daemon) = self.daemon.take() {
+                let _ = daemon.kill();
+                let _ = daemon.wait();
+            }
+            run(self.command().arg("import"));
+        }
         if self.daemon.is_none() {
             self.start();
         }
