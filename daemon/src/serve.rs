@@ -59,7 +59,7 @@ pub async fn serve(config: Config) -> Result<(), String> {
     let manager = Arc::new(Manager::new(&config, surroundings, exchange.clone()));
     let content = Content::open(&config.root, store.clone())
         .map_err(|refusal| refusal.message().to_owned())?;
-    let snapshots = Snapshots::new(&config.root, store.clone());
+    let snapshots = Snapshots::new(&config, store.clone());
     snapshots.recover();
     let collector = Collector::new(content.clone(), snapshots.clone(), exchange.clone());
     let differ = Differ::new(

@@ -461,3 +461,45 @@ fn a_hook_gets_what_the_runtime_tells() {
     );
     assert_eq!(ours, hooked("containerd"));
 }
+
+#[test]
+fn snapshots_and_limits_of_shims_are_as_configured() {
+    let dir = tempfile::tempdir().unwrap();
+    let own = dir.path().join("snapshots");
+    let config = format!(
+        "version = 2\n[plugins.'io.containerd.snapshotter.v1.native']\nroot_path = '{}'\n\
+         [timeouts]\n'io.containerd.timeout.shim.load' = '20s'\n",
+        text(&own)
+    );
+    let mut bed = Bed::with_config(Shims::Ours, &config);
+    bed.ctr(&["snapshots", "--snapshotter", "native", "prepare", "s", ""])
+        .ok();
+    assert!(own.join("snapshots").is_dir());
+    bed.ctr(&["snapshots", "--snapshotter", "native", "rm", "s"])
+        .ok();
+
+    // A shim that answers late is waited for as long as it may take.
+    bed.run_detached("late");
+    let task = bed.task("late").unwrap();
+    let status = fs::read_to_string(format!("/proc/{}/status", task.0)).unwrap();
+    let shim = status
+        .lines()
+        .find_map(|line| line.strip_prefix("PPid:"))
+        .unwrap()
+        .trim();
+    let signal = |name: &str| run(Command::new("kill").args([name, shim])).ok();
+    signal("-STOP");
+    bed.kill();
+    bed.start();
+    let asked = std::time::Instant::now();
+    // Twice what a shim has where the file says nothing.
+    eventually("4 s have passed", || asked.elapsed().as_secs() >= 4);
+    assert!(
+        !bed.log().contains("/late: "),
+        "it was not waited for: {}",
+        bed.log()
+    );
+    signal("-CONT");
+    eventually("it is found", || bed.log().contains("/late: shim found"));
+    bed.wait_status("late", "RUNNING");
+}

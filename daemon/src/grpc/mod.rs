@@ -152,7 +152,7 @@ mod tests {
         let store = Store::open(&dir.join("meta")).unwrap();
         let content = Content::open(&dir.join("root"), store.clone()).unwrap();
         let surroundings = Surroundings::new(&config).unwrap();
-        let snapshots = Snapshots::new(&dir.join("root"), store.clone());
+        let snapshots = Snapshots::new(&config, store.clone());
         Services {
             collector: Collector::new(content.clone(), snapshots.clone(), exchange.clone()),
             differ: Differ::new(Arc::new(content.clone()), &dir.join("root"), 0),

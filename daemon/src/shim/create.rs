@@ -19,7 +19,7 @@ use super::client::TaskClient;
 use super::ledger::Ledger;
 use super::log_pipe::LogPipe;
 use super::manager::{Manager, blocking, detached};
-use super::remove::{SHUTDOWN_LIMIT, shutdown_request};
+use super::remove::shutdown_request;
 use super::task::Task;
 use super::{options, process, resolve};
 use crate::bundle::Bundle;
@@ -126,7 +126,11 @@ impl Manager {
             Err(refusal) => {
                 let shutdown = shutdown_request(&bundle.id);
                 let _ = task
-                    .call::<_, Empty>("Shutdown", &shutdown, Some(SHUTDOWN_LIMIT))
+                    .call::<_, Empty>(
+                        "Shutdown",
+                        &shutdown,
+                        Some(self.surroundings.limits.shutdown),
+                    )
                     .await;
                 self.clean(&bundle, &binary).await;
                 Err(refusal)

@@ -17,7 +17,7 @@ use super::bootstrap;
 pub use super::bootstrap::{Endpoint, legacy};
 use super::{info, output};
 use crate::bundle::Bundle;
-use crate::config::Config;
+use crate::config::{Config, Timeouts};
 
 /// How long a shim may take to start.
 const START_LIMIT: Duration = Duration::from_secs(30);
@@ -37,8 +37,8 @@ pub struct Surroundings {
     pub sched_core: bool,
     /// The folder of temporary files; empty for the system's.
     pub temp: PathBuf,
-    /// How long cleaning up after a shim may take.
-    pub cleanup_limit: Duration,
+    /// How long shims may take.
+    pub limits: Timeouts,
 }
 
 impl Surroundings {
@@ -55,7 +55,7 @@ impl Surroundings {
             debug: debug || config.shim_debug,
             sched_core: config.sched_core,
             temp: config.temp.clone(),
-            cleanup_limit: config.timeouts.cleanup,
+            limits: config.timeouts,
         })
     }
 
@@ -184,7 +184,7 @@ pub async fn delete(
 ) -> io::Result<DeleteResponse> {
     let mut command = surroundings.command(binary, bundle);
     command.arg("-bundle").arg(&bundle.path).arg("delete");
-    let output = run(command, &[], surroundings.cleanup_limit).await?;
+    let output = run(command, &[], surroundings.limits.cleanup).await?;
     let said = String::from_utf8_lossy(&output.stderr);
     if !said.trim().is_empty() {
         log::warn!(

@@ -25,8 +25,6 @@ use super::task::Task;
 use crate::bundle::{Bundle, folder};
 use crate::status;
 
-/// How long a shim may take to answer.
-const CONNECT_LIMIT: Duration = Duration::from_secs(2);
 /// The pause before a shim that could not be asked is tried again.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
@@ -66,7 +64,7 @@ impl Manager {
                 .trim(),
         );
         loop {
-            match find(&bundle, binary.clone()).await {
+            match find(&bundle, binary.clone(), self.surroundings.limits.load).await {
                 Found::Alive(task) => {
                     log::info!("task {}/{}: shim found", bundle.namespace, bundle.id);
                     self.adopt(&task);
@@ -129,7 +127,7 @@ fn bundles(state: PathBuf) -> io::Result<Vec<Bundle>> {
     Ok(found)
 }
 
-async fn find(bundle: &Bundle, binary: PathBuf) -> Found {
+async fn find(bundle: &Bundle, binary: PathBuf, limit: Duration) -> Found {
     let connect = async {
         let log = LogPipe::open(bundle)?;
         let endpoint = endpoint(bundle)?;
@@ -147,7 +145,7 @@ async fn find(bundle: &Bundle, binary: PathBuf) -> Found {
     };
     let task = Task::new(bundle.clone(), binary, client, log);
     let answer = task
-        .try_call::<_, ConnectResponse>("Connect", &request, Some(CONNECT_LIMIT))
+        .try_call::<_, ConnectResponse>("Connect", &request, Some(limit))
         .await;
     let task = match answer {
         Err(error) if is_unimplemented(&error) => task.downgraded(),
@@ -174,7 +172,7 @@ async fn find(bundle: &Bundle, binary: PathBuf) -> Found {
         Err(refusal) if refusal.code() == Code::NotFound => {
             // Started, and not given a container: an earlier daemon died in between.
             let request = shutdown_request(&bundle.id);
-            let shutdown = task.call::<_, Empty>("Shutdown", &request, Some(CONNECT_LIMIT));
+            let shutdown = task.call::<_, Empty>("Shutdown", &request, Some(limit));
             let _ = shutdown.await;
             if !task.closes_within(CONNECT_LIMIT).await && task.state("").await.is_ok() {
                 // It was about to create one, and has gone on with that: nothing is half done.

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use task_api::task::{DeleteRequest, DeleteResponse, Empty, ShutdownRequest};
 use tonic::Status;
@@ -12,9 +12,6 @@ use super::process;
 use super::task::{Exit, Task};
 use crate::bundle::Bundle;
 use crate::{convert, status};
-
-/// How long a shim may take to shut down after its task was deleted.
-pub(super) const SHUTDOWN_LIMIT: Duration = Duration::from_secs(3);
 
 impl Manager {
     /// Deletes a task whose first process has ended, with its shim and bundle.
@@ -43,7 +40,11 @@ impl Manager {
         self.set_busy(&task.bundle);
         let request = shutdown_request(task.id());
         let shutdown = task
-            .try_call::<_, Empty>("Shutdown", &request, Some(SHUTDOWN_LIMIT))
+            .try_call::<_, Empty>(
+                "Shutdown",
+                &request,
+                Some(self.surroundings.limits.shutdown),
+            )
             .await;
         let clean = match shutdown {
             Err(error) if !status::is_closed(&error) => {

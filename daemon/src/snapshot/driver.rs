@@ -16,6 +16,7 @@ use tonic::Status;
 
 use super::usage::{self, Usage};
 use super::{copy, probe, told};
+use crate::config::Config;
 use crate::store::snapshots::Chain;
 
 /// How trees are kept.
@@ -74,9 +75,13 @@ pub(super) fn remove(path: &Path) -> io::Result<()> {
 pub(super) const STAGED: &str = "new-";
 
 impl Driver {
-    /// The snapshotter below `root`, the daemon's folder.
-    pub fn new(layout: Layout, root: &Path) -> Self {
-        let root = root.join(format!("io.containerd.snapshotter.v1.{}", layout.name()));
+    /// The snapshotter below the daemon's folder, or in the one that the configuration names.
+    pub fn new(layout: Layout, config: &Config) -> Self {
+        let below = || format!("io.containerd.snapshotter.v1.{}", layout.name());
+        let root = match config.snapshotter_roots.get(layout.name()) {
+            Some(own) => own.clone(),
+            None => config.root.join(below()),
+        };
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default();

@@ -20,6 +20,7 @@ use core_api::snapshots::{Info, Kind};
 use core_api::types::Mount;
 use tonic::Status;
 
+use crate::config::Config;
 use crate::filter::Filters;
 use crate::status;
 use crate::store::Store;
@@ -51,9 +52,9 @@ pub struct New {
 }
 
 impl Snapshots {
-    /// The snapshotters below `root`, the daemon's folder. Nothing is touched until one is used.
-    pub fn new(root: &Path, store: Store) -> Self {
-        let drivers = [Layout::Overlay, Layout::Native].map(|layout| Driver::new(layout, root));
+    /// The snapshotters where `config` has them. Nothing is touched until one is used.
+    pub fn new(config: &Config, store: Store) -> Self {
+        let drivers = [Layout::Overlay, Layout::Native].map(|layout| Driver::new(layout, config));
         Self {
             store,
             drivers: drivers.into(),
