@@ -25,7 +25,7 @@ use daemon::diff::fault::Fault;
 use daemon::diff::media::{Compression, Reading};
 use daemon::diff::target::Hiding;
 use daemon::diff::write::write_layer;
-use nix::sys::stat::{Mode, SFlag, makedev, mknod, utimensat, UtimensatFlags};
+use nix::sys::stat::{Mode, SFlag, UtimensatFlags, makedev, mknod, utimensat};
 use nix::sys::time::TimeSpec;
 use proptest::prelude::*;
 use tar::{EntryType, Header};
@@ -92,7 +92,13 @@ fn attributes(root: &Path) {
 
 fn tar(arguments: &[&str], from: &Path, to: &Path) {
     let mut command = Command::new("tar");
-    command.arg("-C").arg(from).args(arguments).arg("-cf").arg(to).arg(".");
+    command
+        .arg("-C")
+        .arg(from)
+        .args(arguments)
+        .arg("-cf")
+        .arg(to)
+        .arg(".");
     assert!(command.status().unwrap().success(), "{command:?}");
 }
 
@@ -134,8 +140,13 @@ fn every_dialect_of_tar_is_unpacked_as_it_was_packed() {
         }
         let archive = dir.path().join("archive");
         tar(arguments, &from, &archive);
-        apply_blob(File::open(&archive).unwrap(), Reading::Plain, &plain(&to), 0)
-            .unwrap_or_else(|fault| panic!("{arguments:?}: {fault}"));
+        apply_blob(
+            File::open(&archive).unwrap(),
+            Reading::Plain,
+            &plain(&to),
+            0,
+        )
+        .unwrap_or_else(|fault| panic!("{arguments:?}: {fault}"));
         // Only PAX has parts of seconds.
         let whole = !arguments[0].ends_with("pax");
         let differences = difference(&describe(&from, whole), &describe(&to, whole));
@@ -270,44 +281,104 @@ fn hostile_archives_are_refused_with_the_entry_named_and_leave_nothing() {
             ],
             "leads out",
         ),
-        ("a hard link up", vec![link(Link, "h", "../outside/secret")], "hard link"),
         (
-            "a hard link through a symlink up",
-            vec![link(Symlink, "s", "../outside"), link(Link, "h", "s/secret")],
+            "a hard link up",
+            vec![link(Link, "h", "../outside/secret")],
             "hard link",
         ),
-        ("a hard link to nothing", vec![link(Link, "h", "none")], "not there"),
-        ("a hard link to the root", vec![link(Link, "h", "/")], "hard link"),
-        ("a whiteout of the parent", vec![entry("a/.wh...")], "whiteout"),
+        (
+            "a hard link through a symlink up",
+            vec![
+                link(Symlink, "s", "../outside"),
+                link(Link, "h", "s/secret"),
+            ],
+            "hard link",
+        ),
+        (
+            "a hard link to nothing",
+            vec![link(Link, "h", "none")],
+            "not there",
+        ),
+        (
+            "a hard link to the root",
+            vec![link(Link, "h", "/")],
+            "hard link",
+        ),
+        (
+            "a whiteout of the parent",
+            vec![entry("a/.wh...")],
+            "whiteout",
+        ),
         ("a whiteout of nothing", vec![entry(".wh.")], "whiteout"),
-        ("a circle", vec![link(Symlink, "s", "s"), entry("s/x")], "too many symlinks"),
-        ("a file as a folder", vec![entry("f"), entry("f/x")], "not a folder"),
-        ("an unknown type", vec![link(EntryType::new(b'M'), "m", "")], "type"),
+        (
+            "a circle",
+            vec![link(Symlink, "s", "s"), entry("s/x")],
+            "too many symlinks",
+        ),
+        (
+            "a file as a folder",
+            vec![entry("f"), entry("f/x")],
+            "not a folder",
+        ),
+        (
+            "an unknown type",
+            vec![link(EntryType::new(b'M'), "m", "")],
+            "type",
+        ),
         (
             "long records",
-            vec![Made { name: "x", kind: XHeader, link: "", data: &vec![0; (1 << 20) + 1] }],
+            vec![Made {
+                name: "x",
+                kind: XHeader,
+                link: "",
+                data: &vec![0; (1 << 20) + 1],
+            }],
             "more than 1 MiB",
         ),
         (
             "records that lie about their length",
-            vec![Made { name: "x", kind: XHeader, link: "", data: pax.as_bytes() }],
+            vec![Made {
+                name: "x",
+                kind: XHeader,
+                link: "",
+                data: pax.as_bytes(),
+            }],
             "PAX",
         ),
         (
             "many records before one entry",
             (0..2100)
-                .map(|_| Made { name: "x", kind: XHeader, link: "", data: b"10 path=x\n" })
+                .map(|_| Made {
+                    name: "x",
+                    kind: XHeader,
+                    link: "",
+                    data: b"10 path=x\n",
+                })
                 .collect(),
             "more than 1 MiB",
         ),
-        ("deep", vec![entry(&long), Made { kind: Regular, ..entry("../x") }], "leads out"),
+        (
+            "deep",
+            vec![
+                entry(&long),
+                Made {
+                    kind: Regular,
+                    ..entry("../x")
+                },
+            ],
+            "leads out",
+        ),
     ] {
         let (dir, target) = guarded();
         let before = describe(dir.path(), false);
         let fault = apply(&archive(&entries)[..], &plain(&target), 0).expect_err(what);
         assert!(matches!(fault, Fault::Layer(_)), "{what}: {fault:?}");
         assert!(fault.to_string().contains(says), "{what}: {fault}");
-        assert_eq!(describe(dir.path(), false).len(), before.len(), "{what}: something is left");
+        assert_eq!(
+            describe(dir.path(), false).len(),
+            before.len(),
+            "{what}: something is left"
+        );
         let secret = fs::read_to_string(dir.path().join("outside/secret")).unwrap();
         assert_eq!(secret, "secret", "{what}");
     }
@@ -330,7 +401,10 @@ fn absolute_symlinks_mean_the_target_as_they_will_in_a_container() {
     assert_eq!(fs::read(inside).unwrap(), b"data");
     assert_eq!(fs::read(target.join("var/run/pid")).unwrap(), b"data");
     assert_eq!(fs::read(target.join("rooted")).unwrap(), b"data");
-    assert_eq!(fs::read(dir.path().join("outside/secret")).unwrap(), b"secret");
+    assert_eq!(
+        fs::read(dir.path().join("outside/secret")).unwrap(),
+        b"secret"
+    );
 }
 
 #[test]
@@ -385,7 +459,10 @@ fn a_full_disk_says_so_and_leaves_nothing() {
     };
     sys::mount::mount_all(&[small], &target).unwrap();
     let data = vec![1; 2 << 20];
-    let big = Made { data: &data, ..entry("big") };
+    let big = Made {
+        data: &data,
+        ..entry("big")
+    };
     let fault = apply(&archive(&[entry("a"), big])[..], &plain(&target), 0);
     let left = fs::read_dir(&target).unwrap().count();
     sys::mount::unmount_recursive(&target).unwrap();
@@ -415,7 +492,13 @@ fn whiteouts_hide_what_is_below_and_never_what_the_layer_brings() {
         for name in ["opaque/old/deep", "kept", "typed", "gone/in"] {
             fs::create_dir_all(lower.join(name)).unwrap();
         }
-        for name in ["opaque/f", "opaque/old/deep/f", "kept/f", "kept/g", "typed/f"] {
+        for name in [
+            "opaque/f",
+            "opaque/old/deep/f",
+            "kept/f",
+            "kept/g",
+            "typed/f",
+        ] {
             fs::write(lower.join(name), "lower").unwrap();
         }
         fs::set_permissions(lower.join("kept"), PermissionsExt::from_mode(0o700)).unwrap();
@@ -450,7 +533,13 @@ fn whiteouts_hide_what_is_below_and_never_what_the_layer_brings() {
         };
         let names: Vec<_> = seen.keys().map(|path| path.to_str().unwrap()).collect();
         let wanted = [
-            "kept", "kept/g", "new", "opaque", "opaque/after", "opaque/before", "typed",
+            "kept",
+            "kept/g",
+            "new",
+            "opaque",
+            "opaque/after",
+            "opaque/before",
+            "typed",
             "typed/mine",
         ];
         assert_eq!(names, wanted, "overlay: {overlay}");
@@ -516,9 +605,16 @@ fn build(root: &Path, nodes: &[(String, Node)]) {
     for (name, node) in nodes {
         let path = root.join(name);
         // What has no place, a name below a file or one that is taken, is left out.
-        if path.parent().is_none_or(|parent| fs::create_dir_all(parent).is_err())
+        if path
+            .parent()
+            .is_none_or(|parent| fs::create_dir_all(parent).is_err())
             || path.symlink_metadata().is_ok()
-            || path.parent().unwrap().symlink_metadata().unwrap().is_symlink()
+            || path
+                .parent()
+                .unwrap()
+                .symlink_metadata()
+                .unwrap()
+                .is_symlink()
         {
             continue;
         }
@@ -538,7 +634,9 @@ fn build(root: &Path, nodes: &[(String, Node)]) {
             Node::Link(of) => {
                 let of = nodes.get(*of).map(|(name, _)| root.join(name));
                 if let Some(of) = of
-                    && of.symlink_metadata().is_ok_and(|metadata| metadata.is_file())
+                    && of
+                        .symlink_metadata()
+                        .is_ok_and(|metadata| metadata.is_file())
                 {
                     fs::hard_link(of, path).unwrap();
                 }

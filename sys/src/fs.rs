@@ -30,11 +30,7 @@ pub fn open_beneath(
 
 /// Opens `path` below the folder `directory`, following symlinks that stay there. An absolute
 /// symlink and one that leads out are EXDEV, those of /proc to open files ELOOP.
-pub fn open_staying_beneath(
-    directory: impl AsFd,
-    path: &Path,
-    flags: i32,
-) -> io::Result<OwnedFd> {
+pub fn open_staying_beneath(directory: impl AsFd, path: &Path, flags: i32) -> io::Result<OwnedFd> {
     let resolve = ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS;
     let how = OpenHow::new()
         .flags(OFlag::from_bits_retain(flags) | OFlag::O_CLOEXEC)

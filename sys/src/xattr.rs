@@ -72,8 +72,12 @@ pub fn list(file: impl AsFd) -> io::Result<Vec<OsString>> {
         match got {
             Ok(length) => {
                 names.truncate(count(length));
-                let names = names.split(|byte| *byte == 0).filter(|name| !name.is_empty());
-                return Ok(names.map(|name| OsString::from_vec(name.to_vec())).collect());
+                let names = names
+                    .split(|byte| *byte == 0)
+                    .filter(|name| !name.is_empty());
+                return Ok(names
+                    .map(|name| OsString::from_vec(name.to_vec()))
+                    .collect());
             }
             Err(error) if is_absent(&error) => return Ok(Vec::new()),
             Err(error) if is_short(&error) && names.len() < LIMIT => names.resize(LIMIT, 0),
@@ -121,7 +125,11 @@ mod tests {
         std::fs::write(&path, "").unwrap();
         let long = vec![7; 3000];
         for flags in [0, libc::O_PATH | libc::O_NOFOLLOW] {
-            let file = File::options().read(true).custom_flags(flags).open(&path).unwrap();
+            let file = File::options()
+                .read(true)
+                .custom_flags(flags)
+                .open(&path)
+                .unwrap();
             if let Err(error) = set(&file, OsStr::new("user.one"), b"1") {
                 assert!(is_unsupported(&error), "{error}");
                 return;

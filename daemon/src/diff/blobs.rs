@@ -60,7 +60,10 @@ impl Layout {
 
     fn path(&self, digest: &str) -> Result<PathBuf, Status> {
         let hex = digest.strip_prefix("sha256:").filter(|hex| {
-            hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+            hex.len() == 64
+                && hex
+                    .bytes()
+                    .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
         });
         let hex = hex.ok_or_else(|| status::invalid(format_args!("digest {digest:?}")))?;
         Ok(self.folder.join(hex))
@@ -72,9 +75,7 @@ impl Blobs for Layout {
     fn open(&self, _: &str, digest: &str) -> Result<File, Status> {
         let path = self.path(digest)?;
         File::open(&path).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => {
-                status::not_found(format_args!("content digest {digest}"))
-            }
+            io::ErrorKind::NotFound => status::not_found(format_args!("content digest {digest}")),
             _ => Fault::at(&path, error).into(),
         })
     }

@@ -105,8 +105,14 @@ mod tests {
             (TAR, Reading::Plain),
             (TAR_GZIP, Reading::Sniff),
             (TAR_ZSTD, Reading::Sniff),
-            ("application/vnd.docker.image.rootfs.diff.tar", Reading::Sniff),
-            ("application/vnd.docker.image.rootfs.diff.tar.gzip", Reading::Sniff),
+            (
+                "application/vnd.docker.image.rootfs.diff.tar",
+                Reading::Sniff,
+            ),
+            (
+                "application/vnd.docker.image.rootfs.diff.tar.gzip",
+                Reading::Sniff,
+            ),
             (
                 "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
                 Reading::Sniff,
@@ -114,7 +120,11 @@ mod tests {
         ] {
             assert_eq!(reading(media_type).unwrap(), wanted, "{media_type}");
         }
-        for other in ["", "application/json", "application/vnd.oci.image.layer.v1.tar+x"] {
+        for other in [
+            "",
+            "application/json",
+            "application/vnd.oci.image.layer.v1.tar+x",
+        ] {
             let refused = reading(other).unwrap_err();
             assert_eq!(refused.code(), tonic::Code::Unimplemented, "{other}");
         }

@@ -97,7 +97,10 @@ mod tests {
         assert_eq!(meaning("a").unwrap(), Meaning::Plain);
         assert_eq!(meaning(".wh..wh..opq").unwrap(), Meaning::Opaque);
         assert_eq!(meaning(".wh..wh.plnk").unwrap(), Meaning::Nothing);
-        assert_eq!(meaning(".wh.a").unwrap(), Meaning::Whiteout(OsStr::new("a")));
+        assert_eq!(
+            meaning(".wh.a").unwrap(),
+            Meaning::Whiteout(OsStr::new("a"))
+        );
         for name in [".wh.", ".wh..", ".wh..."] {
             meaning(name).expect_err(name);
         }

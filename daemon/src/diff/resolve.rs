@@ -73,7 +73,9 @@ impl<'a> Walk<'a> {
         Ok(Self {
             root,
             resolved: PathBuf::new(),
-            current: root.try_clone().map_err(|error| Fault::io("target", error))?,
+            current: root
+                .try_clone()
+                .map_err(|error| Fault::io("target", error))?,
             links: 0,
             steps: 0,
         })
@@ -122,8 +124,8 @@ impl<'a> Walk<'a> {
                 if self.links > LINKS {
                     return Err(refused("goes through too many symlinks"));
                 }
-                let target = readlinkat(&next, c"")
-                    .map_err(|errno| Fault::io(path.display(), errno))?;
+                let target =
+                    readlinkat(&next, c"").map_err(|errno| Fault::io(path.display(), errno))?;
                 let target = Path::new(&target);
                 if target.is_absolute() {
                     self.resolved = PathBuf::new();

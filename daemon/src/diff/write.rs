@@ -19,7 +19,7 @@ use super::media::Compression;
 use super::names::WHITEOUT;
 use super::stream::digest_text;
 
-const BLOCK: u64 = 512;
+const BLOCK: usize = 512;
 /// The largest numbers that the octal fields of a header hold.
 const ID_LIMIT: u32 = 0o777_7777;
 const SIZE_LIMIT: u64 = 0o777_7777_7777;
@@ -167,7 +167,12 @@ impl Archive<'_> {
         let mut header = Header::new_ustar();
         header.set_entry_type(EntryType::Regular);
         header.set_mode(0);
-        self.header(header, path.with_file_name(name).as_os_str().as_bytes(), b"", Vec::new())
+        self.header(
+            header,
+            path.with_file_name(name).as_os_str().as_bytes(),
+            b"",
+            Vec::new(),
+        )
     }
 
     fn entry(&mut self, path: &Path, metadata: &Metadata) -> Result<(), Fault> {
@@ -190,7 +195,10 @@ impl Archive<'_> {
         let mut data = None;
         let kind = metadata.file_type();
         let inode = (metadata.dev(), metadata.ino());
-        let first = self.links.get(&inode).filter(|_| metadata.nlink() > 1 && !kind.is_dir());
+        let first = self
+            .links
+            .get(&inode)
+            .filter(|_| metadata.nlink() > 1 && !kind.is_dir());
         if let Some(first) = first {
             header.set_entry_type(EntryType::Link);
             target = first.as_os_str().as_bytes().to_vec();
@@ -237,11 +245,7 @@ impl Archive<'_> {
     }
 
     /// Fills in what fits the header, and answers records for what does not.
-    fn owner_and_time(
-        &self,
-        header: &mut Header,
-        metadata: &Metadata,
-    ) -> Vec<(Vec<u8>, Vec<u8>)> {
+    fn owner_and_time(&self, header: &mut Header, metadata: &Metadata) -> Vec<(Vec<u8>, Vec<u8>)> {
         let mut records = Vec::new();
         let mut record = |key: &str, value: String| {
             records.push((key.as_bytes().to_vec(), value.into_bytes()));
@@ -328,9 +332,10 @@ impl Archive<'_> {
     }
 
     fn pad(&mut self, size: u64) -> Result<(), Fault> {
-        let missing = usize::try_from(size.next_multiple_of(BLOCK) - size).unwrap_or(0);
+        let missing = size.next_multiple_of(BLOCK as u64) - size;
+        let missing = usize::try_from(missing).unwrap_or(0);
         self.out
-            .write_all(&[0; BLOCK as usize][..missing])
+            .write_all(&[0; BLOCK][..missing])
             .map_err(unwritable)
     }
 }

@@ -13,10 +13,11 @@ mod tasks;
 use std::sync::Arc;
 
 use core_api::{
-    containers::containers_server::ContainersServer, diff::diff_server::DiffServer, events_service::events_server::EventsServer,
-    health::health_server::HealthServer, introspection::introspection_server::IntrospectionServer,
-    leases::leases_server::LeasesServer, namespaces::namespaces_server::NamespacesServer,
-    snapshots::snapshots_server::SnapshotsServer, tasks::tasks_server::TasksServer, version::version_server::VersionServer,
+    containers::containers_server::ContainersServer, diff::diff_server::DiffServer,
+    events_service::events_server::EventsServer, health::health_server::HealthServer,
+    introspection::introspection_server::IntrospectionServer, leases::leases_server::LeasesServer,
+    namespaces::namespaces_server::NamespacesServer, snapshots::snapshots_server::SnapshotsServer,
+    tasks::tasks_server::TasksServer, version::version_server::VersionServer,
 };
 use tonic::transport::Server;
 use tonic::transport::server::Router;

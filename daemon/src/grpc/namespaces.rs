@@ -4,8 +4,8 @@ use core_api::events::{NamespaceCreate, NamespaceDelete, NamespaceUpdate};
 use core_api::namespaces::namespaces_server::Namespaces;
 use core_api::namespaces::{
     CreateNamespaceRequest, CreateNamespaceResponse, DeleteNamespaceRequest, GetNamespaceRequest,
-    GetNamespaceResponse, ListNamespacesRequest, ListNamespacesResponse, Namespace, UpdateNamespaceRequest,
-    UpdateNamespaceResponse,
+    GetNamespaceResponse, ListNamespacesRequest, ListNamespacesResponse, Namespace,
+    UpdateNamespaceRequest, UpdateNamespaceResponse,
 };
 use tonic::{Request, Response, Status};
 

@@ -174,10 +174,7 @@ impl Snapshots for Services {
         request: Request<UsageRequest>,
     ) -> Result<Response<UsageResponse>, Status> {
         let scope = scope(&request, &request.get_ref().snapshotter)?;
-        let usage = self
-            .snapshots
-            .usage(&scope, &request.get_ref().key)
-            .await?;
+        let usage = self.snapshots.usage(&scope, &request.get_ref().key).await?;
         Ok(Response::new(UsageResponse {
             size: usage.size.try_into().unwrap_or(i64::MAX),
             inodes: usage.inodes.try_into().unwrap_or(i64::MAX),

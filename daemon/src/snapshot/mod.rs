@@ -94,9 +94,7 @@ impl Snapshots {
     /// the snapshotter is not there; `ResourceExhausted` when the disk is full.
     pub async fn create(&self, scope: Scope, new: New) -> Result<Vec<Mount>, Status> {
         let driver = self.driver(&scope.snapshotter)?.clone();
-        let parents = self
-            .store
-            .snapshot_parents(&scope, &new.key, &new.parent)?;
+        let parents = self.store.snapshot_parents(&scope, &new.key, &new.parent)?;
         let New {
             key,
             parent,

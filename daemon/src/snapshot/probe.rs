@@ -205,7 +205,15 @@ mod tests {
             ..xfs()
         });
         let said = said.unwrap_err();
-        for word in ["d_type", "xfs_info /var", "ftype=0", "ftype=1", "/dev/sda2", "native", "loop"] {
+        for word in [
+            "d_type",
+            "xfs_info /var",
+            "ftype=0",
+            "ftype=1",
+            "/dev/sda2",
+            "native",
+            "loop",
+        ] {
             assert!(said.contains(word), "{word}: {said}");
         }
         let said = verdict(&Facts {

@@ -32,9 +32,8 @@ impl Sweeper {
         tokio::spawn(async move {
             let _turn = turn.acquire_owned().await;
             // What is left because it is mounted still, goes with the next sweep.
-            let done = blocking(move || {
-                driver::remove(&folder).map_err(|error| told(&folder, &error))
-            });
+            let done =
+                blocking(move || driver::remove(&folder).map_err(|error| told(&folder, &error)));
             if let Err(refusal) = done.await {
                 log::warn!("{}", refusal.message());
             }

@@ -26,9 +26,8 @@ pub fn measure(path: &Path) -> io::Result<Usage> {
 }
 
 fn add(path: &Path, usage: &mut Usage, linked: &mut HashSet<(u64, u64)>) -> io::Result<()> {
-    let told = |error: io::Error| {
-        io::Error::new(error.kind(), format!("{}: {error}", path.display()))
-    };
+    let told =
+        |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
     let found = match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         other => other.map_err(told)?,

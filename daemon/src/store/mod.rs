@@ -84,7 +84,11 @@ impl Store {
             for table in [NAMESPACES, CONTAINERS, LEASES, LEASE_RESOURCES] {
                 transaction.open_table(table)?;
             }
-            for table in [snapshots::SNAPSHOTS, snapshots::CHILDREN, snapshots::NUMBERS] {
+            for table in [
+                snapshots::SNAPSHOTS,
+                snapshots::CHILDREN,
+                snapshots::NUMBERS,
+            ] {
                 transaction.open_table(table)?;
             }
             transaction.commit()?;

@@ -7,7 +7,9 @@ use prost::Message;
 use redb::{ReadableTable, WriteTransaction};
 use tonic::Status;
 
-use super::{CONTAINERS, Failure, LEASE_RESOURCES, LEASES, NAMESPACES, Store, below, decode};
+use super::{
+    CONTAINERS, Failure, LEASE_RESOURCES, LEASES, NAMESPACES, Store, below, decode, snapshots,
+};
 use crate::{ids, status};
 
 fn unknown(name: &str) -> Failure {
@@ -124,7 +126,7 @@ impl Store {
     /// Removes a namespace, and the leases in it, which hold nothing then.
     ///
     /// # Errors
-    /// `NotFound`; `FailedPrecondition` while there are containers in it.
+    /// `NotFound`; `FailedPrecondition` while there are containers or snapshots in it.
     pub async fn delete_namespace(&self, name: String) -> Result<(), Status> {
         self.write(move |transaction| {
             let (from, to) = below(&name);
@@ -135,6 +137,15 @@ impl Store {
                 .is_some()
             {
                 let text = format!("namespace {name:?} must be empty, but it still has containers");
+                return Err(status::precondition(text).into());
+            }
+            let snapshots = transaction.open_table(snapshots::SNAPSHOTS)?;
+            if snapshots
+                .range(from.as_str()..to.as_str())?
+                .next()
+                .is_some()
+            {
+                let text = format!("namespace {name:?} must be empty, but it still has snapshots");
                 return Err(status::precondition(text).into());
             }
             if transaction

@@ -142,10 +142,7 @@ impl Scope {
     }
 
     fn child(&self, parent: &str, key: &str) -> String {
-        format!(
-            "{}\0{}\0{parent}\0{key}",
-            self.namespace, self.snapshotter
-        )
+        format!("{}\0{}\0{parent}\0{key}", self.namespace, self.snapshotter)
     }
 
     /// What a lease calls a snapshot.
@@ -213,7 +210,9 @@ fn parent_chain(
         return Ok(Vec::new());
     }
     if find(table, scope, parent)?.is_none() {
-        return Err(status::not_found(format_args!("parent snapshot {parent} does not exist")).into());
+        return Err(
+            status::not_found(format_args!("parent snapshot {parent} does not exist")).into(),
+        );
     }
     let Chain { record, parents } = chain(table, scope, parent)?;
     if record.kind() != Kind::Committed {
@@ -312,10 +311,7 @@ impl Store {
             }
             let parents = parent_chain(&table, &scope, &record.parent)?;
             record.number = next_number(transaction, &scope.snapshotter, is_free)?;
-            table.insert(
-                scope.key(&key).as_str(),
-                record.encode_to_vec().as_slice(),
-            )?;
+            table.insert(scope.key(&key).as_str(), record.encode_to_vec().as_slice())?;
             if !record.parent.is_empty() {
                 transaction
                     .open_table(CHILDREN)?
@@ -479,9 +475,7 @@ impl Store {
     pub fn check_commit(&self, scope: &Scope, key: &str, name: &str) -> Result<Record, Status> {
         check_key("key", key)?;
         check_key("name", name)?;
-        self.read(|transaction| {
-            committable(&transaction.open_table(SNAPSHOTS)?, scope, key, name)
-        })
+        self.read(|transaction| committable(&transaction.open_table(SNAPSHOTS)?, scope, key, name))
     }
 
     /// Forgets a snapshot and answers its number; its folder is garbage from then on.

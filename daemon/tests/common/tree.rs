@@ -23,13 +23,7 @@ pub fn describe(root: &Path, whole: bool) -> Tree {
     tree
 }
 
-fn add(
-    root: &Path,
-    below: &Path,
-    whole: bool,
-    links: &mut HashMap<u64, PathBuf>,
-    tree: &mut Tree,
-) {
+fn add(root: &Path, below: &Path, whole: bool, links: &mut HashMap<u64, PathBuf>, tree: &mut Tree) {
     let mut names: Vec<_> = fs::read_dir(root.join(below))
         .unwrap()
         .map(|entry| entry.unwrap().file_name())

@@ -50,7 +50,10 @@ mod tests {
             (b"\0\0\0\0", Some(0)),
             (b"77777777777\0", Some(0o77777777777)),
             (b"\x80\0\0\0\0\0\0\x02\0\0\0\0", Some(1 << 33)),
-            (b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xfe", Some(-2)),
+            (
+                b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xfe",
+                Some(-2),
+            ),
             (b"\x80\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", None),
             (b"64x\0", None),
             (b"-1\0", None),

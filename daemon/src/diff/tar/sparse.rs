@@ -7,7 +7,7 @@ use super::{BLOCK, Extent, Fault, HEADER_LIMIT, broken, number, pax};
 /// What one extent costs of [`HEADER_LIMIT`].
 const EXTENT: usize = 24;
 /// So many are enough for a file that is read at all.
-const EXTENTS: usize = (HEADER_LIMIT as usize) / EXTENT;
+const EXTENTS: usize = HEADER_LIMIT / EXTENT;
 
 fn too_many() -> Fault {
     broken("a sparse map of more than 1 MiB")
@@ -82,7 +82,8 @@ impl Lines {
                 self.line.push(*byte);
                 continue;
             }
-            let number = pax::decimal(&self.line).ok_or_else(|| broken("a malformed sparse map"))?;
+            let number =
+                pax::decimal(&self.line).ok_or_else(|| broken("a malformed sparse map"))?;
             if self.numbers.is_empty() && number > EXTENTS as u64 {
                 return Err(too_many());
             }
