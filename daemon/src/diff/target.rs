@@ -4,9 +4,8 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use nix::dir::Dir;
@@ -14,15 +13,16 @@ use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstatat, futimens, makedev, mkdirat, mknodat};
 use nix::sys::stat::{UtimensatFlags, utimensat};
-use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, fchown, fchownat, linkat, symlinkat};
 
 use super::fault::Fault;
 use super::inodes::Inodes;
+use super::metadata::{self, chmod, chown, copy_folder, set_times, time};
 use super::names::{self, Meaning};
 use super::resolve::{self, Missing, inode};
 use super::space::Space;
-use super::tar::{Entry, Kind, Moment};
+use super::spool::FolderTimes;
+use super::tar::{Data, Entry, Kind};
 
 /// How what lower layers have is hidden.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,13 +32,6 @@ pub enum Hiding {
     /// By the marks of the kernel's overlay, with attributes of this class (`trusted.`, or
     /// `user.` in user namespaces).
     Overlay(&'static str),
-}
-
-/// The times of a folder, which are set when nothing comes into it any more.
-pub(super) struct FolderTimes {
-    path: PathBuf,
-    accessed: Moment,
-    modified: Moment,
 }
 
 /// The tree.
@@ -81,67 +74,6 @@ impl Missing for Implied<'_> {
             return Ok(());
         }
         Ok(())
-    }
-}
-
-fn copy_folder(from: &File, like: &std::fs::Metadata, to: &OwnedFd) -> io::Result<()> {
-    chown(to, like.uid(), like.gid())?;
-    for name in sys::xattr::list(from)? {
-        if !name.as_bytes().starts_with(b"trusted.")
-            && let Some(value) = sys::xattr::get(from, &name)?
-        {
-            sys::xattr::set(to, &name, &value)?;
-        }
-    }
-    chmod(to, like.mode())?;
-    let time = |seconds, nanoseconds| TimeSpec::new(seconds, nanoseconds);
-    set_times(
-        to,
-        &time(like.atime(), like.atime_nsec()),
-        &time(like.mtime(), like.mtime_nsec()),
-    )
-}
-
-/// By the descriptor's name in /proc: `O_PATH` descriptors take no fchmod(2) or futimens(2).
-fn proc_path(file: &impl AsFd) -> String {
-    format!("/proc/self/fd/{}", file.as_fd().as_raw_fd())
-}
-
-fn chown(file: &impl AsFd, uid: u32, gid: u32) -> io::Result<()> {
-    let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
-    Ok(fchownat(
-        file.as_fd(),
-        c"",
-        uid,
-        gid,
-        AtFlags::AT_EMPTY_PATH,
-    )?)
-}
-
-fn chmod(file: &impl AsFd, mode: u32) -> io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    let mode = std::fs::Permissions::from_mode(mode & 0o7777);
-    std::fs::set_permissions(proc_path(file), mode)
-}
-
-fn set_times(file: &impl AsFd, accessed: &TimeSpec, modified: &TimeSpec) -> io::Result<()> {
-    let path = proc_path(file);
-    let follow = UtimensatFlags::FollowSymlink;
-    Ok(utimensat(
-        nix::fcntl::AT_FDCWD,
-        path.as_str(),
-        accessed,
-        modified,
-        follow,
-    )?)
-}
-
-/// As filesystems can have it: what is before 1970 or after 2262 becomes 1970, as in containerd.
-fn time(moment: Moment) -> TimeSpec {
-    if (0..=i64::MAX / 1_000_000_000).contains(&moment.seconds) {
-        TimeSpec::new(moment.seconds, i64::from(moment.nanoseconds))
-    } else {
-        TimeSpec::new(0, 0)
     }
 }
 
@@ -209,7 +141,7 @@ impl Target {
     pub(super) fn place(
         &mut self,
         entry: &Entry,
-        data: &mut dyn FnMut(&mut dyn FnMut(&[u8]) -> Result<(), Fault>) -> Result<(), Fault>,
+        data: &mut dyn Data,
     ) -> Result<Option<FolderTimes>, Fault> {
         let path = names::clean(&entry.path)?;
         let Some((parent, name)) = names::split(&path) else {
@@ -253,7 +185,7 @@ impl Target {
                     Some(Gid::from_raw(entry.gid)),
                 )
                 .map_err(|errno| told(errno.into()))?;
-                set_attributes(&file, entry)?;
+                metadata::set_attributes(&file, entry)?;
                 fchmod(&file, Mode::from_bits_truncate(entry.mode))
                     .and_then(|()| futimens(&file, &time(accessed), &time(entry.modified)))
                     .map_err(|errno| told(errno.into()))?;
@@ -300,7 +232,7 @@ impl Target {
             self.made.insert(inode(&made).map_err(told)?);
         }
         chown(&made, entry.uid, entry.gid).map_err(told)?;
-        set_attributes(&made, entry)?;
+        metadata::set_attributes(&made, entry)?;
         let is_symlink = File::from(made.try_clone().map_err(told)?)
             .metadata()
             .map_err(told)?
@@ -400,23 +332,18 @@ impl Target {
         }
     }
 
-    fn write(
-        &mut self,
-        file: &mut File,
-        entry: &Entry,
-        data: &mut dyn FnMut(&mut dyn FnMut(&[u8]) -> Result<(), Fault>) -> Result<(), Fault>,
-    ) -> Result<(), Fault> {
+    fn write(&mut self, file: &mut File, entry: &Entry, data: &mut dyn Data) -> Result<(), Fault> {
         let told = |error: io::Error| Fault::io(String::from_utf8_lossy(&entry.path), error);
         let (space, root) = (&mut self.space, &self.root);
         let Some(extents) = &entry.extents else {
-            return data(&mut |chunk| {
+            return data.each(&mut |chunk| {
                 space.take(root, chunk.len() as u64)?;
                 file.write_all(chunk).map_err(told)
             });
         };
         let mut extents = extents.iter().filter(|extent| extent.length > 0);
         let mut left = 0;
-        data(&mut |mut chunk| {
+        data.each(&mut |mut chunk| {
             space.take(root, chunk.len() as u64)?;
             while !chunk.is_empty() {
                 if left == 0 {
@@ -539,75 +466,4 @@ impl Target {
 
 fn is(stat: &FileStat, kind: SFlag) -> bool {
     stat.st_mode & SFlag::S_IFMT.bits() == kind.bits()
-}
-
-/// Sets what may be set: those of the class `trusted.` are the host's own business.
-fn set_attributes(file: &impl AsFd, entry: &Entry) -> Result<(), Fault> {
-    for (name, value) in &entry.attributes {
-        if name.starts_with(b"trusted.") {
-            continue;
-        }
-        match sys::xattr::set(file, OsStr::from_bytes(name), value) {
-            Err(error) if sys::xattr::is_unsupported(&error) => {
-                log::warn!(
-                    "{}: the filesystem does not take the attribute {}",
-                    String::from_utf8_lossy(&entry.path),
-                    String::from_utf8_lossy(name)
-                );
-            }
-            other => other.map_err(|error| {
-                let what = format!(
-                    "{}: attribute {}",
-                    String::from_utf8_lossy(&entry.path),
-                    String::from_utf8_lossy(name)
-                );
-                Fault::io(what, error)
-            })?,
-        }
-    }
-    Ok(())
-}
-
-impl FolderTimes {
-    /// As it is spooled: the path is the last part.
-    pub(super) fn encode(&self, into: &mut Vec<u8>) {
-        let path = self.path.as_os_str().as_bytes();
-        for moment in [self.accessed, self.modified] {
-            into.extend_from_slice(&moment.seconds.to_le_bytes());
-            into.extend_from_slice(&moment.nanoseconds.to_le_bytes());
-        }
-        // Longer than a header can be no path is.
-        let length = u32::try_from(path.len()).unwrap_or(u32::MAX);
-        into.extend_from_slice(&length.to_le_bytes());
-        into.extend_from_slice(path);
-    }
-
-    /// Reads one back; none at the end.
-    pub(super) fn decode(from: &mut impl io::Read) -> io::Result<Option<Self>> {
-        let mut seconds = [0; 8];
-        match from.read_exact(&mut seconds) {
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
-            other => other?,
-        }
-        let mut word = [0; 4];
-        from.read_exact(&mut word)?;
-        let accessed = Moment {
-            seconds: i64::from_le_bytes(seconds),
-            nanoseconds: u32::from_le_bytes(word),
-        };
-        from.read_exact(&mut seconds)?;
-        from.read_exact(&mut word)?;
-        let modified = Moment {
-            seconds: i64::from_le_bytes(seconds),
-            nanoseconds: u32::from_le_bytes(word),
-        };
-        from.read_exact(&mut word)?;
-        let mut path = vec![0; u32::from_le_bytes(word) as usize];
-        from.read_exact(&mut path)?;
-        Ok(Some(Self {
-            path: PathBuf::from(OsStr::from_bytes(&path)),
-            accessed,
-            modified,
-        }))
-    }
 }

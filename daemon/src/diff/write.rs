@@ -19,7 +19,7 @@ use super::media::Compression;
 use super::names::WHITEOUT;
 use super::stream::digest_text;
 
-const BLOCK: u64 = 512;
+const BLOCK: usize = 512;
 /// The largest numbers that the octal fields of a header hold.
 const ID_LIMIT: u32 = 0o777_7777;
 const SIZE_LIMIT: u64 = 0o777_7777_7777;
@@ -332,9 +332,10 @@ impl Archive<'_> {
     }
 
     fn pad(&mut self, size: u64) -> Result<(), Fault> {
-        let missing = usize::try_from(size.next_multiple_of(BLOCK) - size).unwrap_or(0);
+        let missing = size.next_multiple_of(BLOCK as u64) - size;
+        let missing = usize::try_from(missing).unwrap_or(0);
         self.out
-            .write_all(&[0; BLOCK as usize][..missing])
+            .write_all(&[0; BLOCK][..missing])
             .map_err(unwritable)
     }
 }

@@ -174,7 +174,7 @@ async fn find(bundle: &Bundle, binary: PathBuf, limit: Duration) -> Found {
             let request = shutdown_request(&bundle.id);
             let shutdown = task.call::<_, Empty>("Shutdown", &request, Some(limit));
             let _ = shutdown.await;
-            if !task.closes_within(CONNECT_LIMIT).await && task.state("").await.is_ok() {
+            if !task.closes_within(limit).await && task.state("").await.is_ok() {
                 // It was about to create one, and has gone on with that: nothing is half done.
                 return Found::Alive(Arc::new(task));
             }

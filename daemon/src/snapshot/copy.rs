@@ -101,7 +101,7 @@ fn copy_data(from: &Path, to: &Path, metadata: &Metadata) -> io::Result<()> {
 
 fn copy_metadata(from: &Path, to: &Path, metadata: &Metadata) -> io::Result<()> {
     lchown(to, Some(metadata.uid()), Some(metadata.gid()))?;
-    copy_attributes(from, to, |_| true)?;
+    copy_attributes(from, to)?;
     if !metadata.is_symlink() {
         fs::set_permissions(to, Permissions::from_mode(metadata.mode() & 0o7777))?;
     }
@@ -115,8 +115,7 @@ fn copy_metadata(from: &Path, to: &Path, metadata: &Metadata) -> io::Result<()> 
     Ok(())
 }
 
-/// Copies the extended attributes whose names are `wanted`.
-fn copy_attributes(from: &Path, to: &Path, wanted: impl Fn(&str) -> bool) -> io::Result<()> {
+fn copy_attributes(from: &Path, to: &Path) -> io::Result<()> {
     let open = |path: &Path| {
         File::options()
             .read(true)
@@ -130,9 +129,7 @@ fn copy_attributes(from: &Path, to: &Path, wanted: impl Fn(&str) -> bool) -> io:
     }
     let target = open(to)?;
     for name in names {
-        if name.to_str().is_some_and(&wanted)
-            && let Some(value) = sys::xattr::get(&source, &name)?
-        {
+        if let Some(value) = sys::xattr::get(&source, &name)? {
             sys::xattr::set(&target, &name, &value)?;
         }
     }

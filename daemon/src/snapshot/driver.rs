@@ -49,7 +49,8 @@ pub struct Driver {
     ready: Arc<OnceLock<Result<(), String>>>,
 }
 
-/// A folder that waits for its number; it is removed when it does not get one.
+/// A folder that waits for its number, if the snapshot has one; it is removed when it does not get
+/// it.
 #[derive(Debug)]
 pub struct Staged(Option<PathBuf>);
 
@@ -115,7 +116,10 @@ impl Driver {
             }
             made
         });
-        made.as_ref().map(|()| ()).map_err(String::as_str)
+        match made {
+            Ok(()) => Ok(()),
+            Err(reason) => Err(reason),
+        }
     }
 
     fn set_up(&self) -> Result<(), String> {
@@ -158,6 +162,10 @@ impl Driver {
     /// Makes the folder of a snapshot on `parents` under a temporary name.
     pub(super) fn stage(&self, kind: Kind, parents: &[u64]) -> Result<Staged, Status> {
         static SERIAL: AtomicU64 = AtomicU64::new(0);
+        if self.layout == Layout::Native && kind == Kind::View && !parents.is_empty() {
+            // It shows its parent's files and has none of its own.
+            return Ok(Staged(None));
+        }
         let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
         let path = self.snapshots().join(format!("{}{serial}", self.token));
         private_folder(&path).map_err(|error| told(&path, &error))?;

@@ -18,7 +18,7 @@ use pax::Records;
 
 const BLOCK: usize = 512;
 /// The most bytes that long names, PAX records and sparse maps of one entry may have.
-pub const HEADER_LIMIT: u64 = 1 << 20;
+pub const HEADER_LIMIT: usize = 1 << 20;
 
 /// What an entry is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,6 +86,29 @@ pub struct Entry {
     pub extents: Option<Vec<Extent>>,
 }
 
+/// The data of an entry, for whoever makes the file.
+pub trait Data {
+    /// Calls `take` with all of it, piece by piece.
+    ///
+    /// # Errors
+    /// What is wrong with the archive; what `take` answers.
+    fn each(&mut self, take: &mut dyn FnMut(&[u8]) -> Result<(), Fault>) -> Result<(), Fault>;
+}
+
+impl<R: BufRead> Data for Reader<R> {
+    fn each(&mut self, take: &mut dyn FnMut(&[u8]) -> Result<(), Fault>) -> Result<(), Fault> {
+        loop {
+            let chunk = self.data()?;
+            if chunk.is_empty() {
+                return Ok(());
+            }
+            take(chunk)?;
+            let count = chunk.len();
+            self.consume(count);
+        }
+    }
+}
+
 /// Reads the entries of an archive one after the other.
 #[derive(Debug)]
 pub struct Reader<R> {
@@ -104,11 +127,6 @@ impl<R: BufRead> Reader<R> {
             data: 0,
             padding: 0,
         }
-    }
-
-    /// What was read from, wherever the reader is.
-    pub fn into_inner(self) -> R {
-        self.input
     }
 
     /// The next entry, or none at the end; what is left of the current one's data is passed over.
@@ -136,7 +154,7 @@ impl<R: BufRead> Reader<R> {
                 | EntryType::GNULongLink => {
                     self.set_data(size);
                     about += size.max(BLOCK as u64);
-                    if about > HEADER_LIMIT {
+                    if about > HEADER_LIMIT as u64 {
                         return Err(broken("names and attributes of more than 1 MiB"));
                     }
                     let bytes = self.read_all(size)?;
@@ -273,11 +291,11 @@ impl<R: BufRead> Reader<R> {
         long_link: Option<Vec<u8>>,
     ) -> Result<Entry, Fault> {
         let path = long_name
-            .or(records.sparse.name.clone())
-            .or(records.path.clone())
+            .or_else(|| records.sparse.name.clone())
+            .or_else(|| records.path.clone())
             .unwrap_or_else(|| header.path_bytes().into_owned());
         let link = long_link
-            .or(records.link.clone())
+            .or_else(|| records.link.clone())
             .or_else(|| header.link_name_bytes().map(std::borrow::Cow::into_owned))
             .unwrap_or_default();
         let wrong = |what: &str| Fault::layer(&path, what);

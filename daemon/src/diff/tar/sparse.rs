@@ -7,7 +7,7 @@ use super::{BLOCK, Extent, Fault, HEADER_LIMIT, broken, number, pax};
 /// What one extent costs of [`HEADER_LIMIT`].
 const EXTENT: usize = 24;
 /// So many are enough for a file that is read at all.
-const EXTENTS: usize = (HEADER_LIMIT as usize) / EXTENT;
+const EXTENTS: usize = HEADER_LIMIT / EXTENT;
 
 fn too_many() -> Fault {
     broken("a sparse map of more than 1 MiB")
