@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{events, exec, inspect, kill, ps, rm, run, version};
+use crate::commands::{completion, events, exec, inspect, kill, ps, rm, run, version};
 
 /// Exit code of `run` and `exec` when they, and not the container, failed: it leaves the low codes
 /// to the container, as Docker's does.
@@ -59,6 +59,7 @@ pub(crate) enum Command {
     Inspect(inspect::Inspect),
     Events(events::Events),
     Version(version::Version),
+    Completion(completion::Completion),
 }
 
 impl Command {

@@ -36,6 +36,22 @@ fn every_command_explains_itself() {
 }
 
 #[test]
+fn shells_can_complete_it() {
+    for shell in ["bash", "zsh", "fish"] {
+        let script = run(wherry().args(["completion", shell])).ok();
+        assert!(
+            script.contains("--rootfs") || script.contains("rootfs"),
+            "{shell}"
+        );
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let script = dir.path().join("wherry");
+    std::fs::write(&script, run(wherry().args(["completion", "bash"])).ok()).unwrap();
+    let mut bash = std::process::Command::new("bash");
+    run(bash.arg("-n").arg(&script)).ok();
+}
+
+#[test]
 fn mistakes_are_answered_with_what_was_meant() {
     let said = run(wherry().arg("evnts")).failed(2);
     assert!(said.contains("similar"), "{said}");

@@ -1,5 +1,6 @@
 //! The commands, one per file.
 
+pub(crate) mod completion;
 pub(crate) mod events;
 pub(crate) mod exec;
 pub(crate) mod inspect;
@@ -30,6 +31,7 @@ pub(crate) async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Rm(rm) => done(rm.execute(&Connection::open(daemon).await?).await),
         Command::Inspect(inspect) => done(inspect.execute(&Connection::open(daemon).await?).await),
         Command::Events(events) => done(events.execute(&Connection::open(daemon).await?).await),
+        Command::Completion(completion) => done(completion.execute()),
         Command::Version(version) => done(version.execute(daemon).await),
     }
 }
