@@ -65,6 +65,8 @@ pub struct StartOutcome {
     pub code: Option<i32>,
     /// Both streams combined.
     pub output: Vec<u8>,
+    /// The log FIFO of the bundle, held open as containerd does: a shim may wait for its reader.
+    pub log: Option<Arc<File>>,
 }
 
 /// The forms of a reply.
@@ -199,6 +201,7 @@ impl StartRequest {
 
     /// Runs `start` to the end of its output, which is when containerd goes on.
     pub fn run(&self) -> StartOutcome {
+        let log = open_log(&self.bundle.join("log")).map(Arc::new);
         let (mut reader, writer) = std::io::pipe().expect("a pipe");
         let mut command = self.command();
         command
@@ -221,6 +224,7 @@ impl StartRequest {
         StartOutcome {
             code: status.code(),
             output,
+            log,
         }
     }
 }
@@ -287,16 +291,23 @@ impl Shim {
     }
 }
 
-/// Opens the log FIFO for reading and writing, as containerd does, and collects it in a thread.
-fn read_log(path: &Path) -> Arc<Mutex<Vec<u8>>> {
-    let log = Arc::new(Mutex::new(Vec::new()));
-    let opened = File::options()
+/// Opens the log FIFO for reading and writing, as containerd does. A bundle without one is a test's
+/// wish.
+fn open_log(path: &Path) -> Option<File> {
+    File::options()
         .read(true)
         .write(true)
         .custom_flags(nix::fcntl::OFlag::O_CLOEXEC.bits())
-        .open(path);
-    // A bundle without a log FIFO is a test's wish.
-    let Ok(mut file) = opened else { return log };
+        .open(path)
+        .ok()
+}
+
+/// Collects what the shim writes to its log in a thread.
+fn read_log(path: &Path) -> Arc<Mutex<Vec<u8>>> {
+    let log = Arc::new(Mutex::new(Vec::new()));
+    let Some(mut file) = open_log(path) else {
+        return log;
+    };
     let shared = Arc::clone(&log);
     thread::spawn(move || {
         let mut buffer = [0; 4096];

@@ -43,13 +43,16 @@ pub fn page(results: &Results) -> String {
             .iter()
             .map(|shim| {
                 let group = shim.groups.iter().find(|g| g.group == title);
-                group.map_or("–".to_owned(), |g| {
-                    let apply = g.checks.len() - g.count(Verdict::NotApplicable);
-                    match g.count(Verdict::Fail) {
-                        0 => format!("{}/{apply}", g.count(Verdict::Pass)),
-                        n => format!("{}/{apply}, **{n} fail**", g.count(Verdict::Pass)),
-                    }
-                })
+                group.map_or_else(
+                    || "–".to_owned(),
+                    |g| {
+                        let apply = g.checks.len() - g.count(Verdict::NotApplicable);
+                        match g.count(Verdict::Fail) {
+                            0 => format!("{}/{apply}", g.count(Verdict::Pass)),
+                            n => format!("{}/{apply}, **{n} fail**", g.count(Verdict::Pass)),
+                        }
+                    },
+                )
             })
             .collect();
         let _ = writeln!(text, "| {title} | {} |", cells.join(" | "));
