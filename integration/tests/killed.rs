@@ -42,7 +42,6 @@ fn cut<T: Send + 'static>(
     killed.into_iter().for_each(host::kill_hard);
     let result = pending.join().unwrap();
     if let Err(error) = &result {
-        println!("{error}");
         assert!(
             error.code().is_some(),
             "an answer, and a clear one: {error}"
