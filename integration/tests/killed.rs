@@ -42,7 +42,6 @@ fn cut<T: Send + 'static>(
     killed.into_iter().for_each(host::kill_hard);
     let result = pending.join().unwrap();
     if let Err(error) = &result {
-        println!("{error}");
         assert!(
             error.code().is_some(),
             "an answer, and a clear one: {error}"
@@ -142,4 +141,16 @@ fn a_shim_killed_while_a_terminal_is_handed_over_leaves_no_console_socket() {
     assert_eq!(sockets(), Vec::<std::path::PathBuf>::new());
     bed.discard(&bundle);
     bed.assert_clean();
+}
+
+#[test]
+fn a_runtime_killed_after_it_made_the_container_leaves_none() {
+    known_difference!("go", "Go leaves what a killed runc has left");
+    let bed = Bed::new();
+    let script = "[ $cmd = create ] && { $REAL \"$@\"; kill -9 $$; }; exec $REAL \"$@\"";
+    let (bundle, shim) = bed.wrapped("c1", &Spec::sleeper(), script);
+    shim.task.create(&bundle.create()).unwrap_err();
+    assert_eq!(bed.runtime_states(), Vec::<std::path::PathBuf>::new());
+    assert_eq!(host::cgroup_members(&bundle.cgroup), Vec::<i32>::new());
+    bed.finish_empty(&bundle, &shim);
 }
