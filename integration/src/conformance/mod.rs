@@ -162,6 +162,8 @@ fn examine(
 /// The kernel and the version of its cgroups.
 fn machine() -> String {
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    // What stands after the version names the machine's maker.
+    let kernel = kernel.trim().split('-').next().unwrap_or_default();
     let cgroup = if target::cgroup_v2() { "v2" } else { "v1" };
-    format!("Linux {}, cgroup {cgroup}", kernel.trim())
+    format!("Linux {kernel}, cgroup {cgroup}")
 }
