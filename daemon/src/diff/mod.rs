@@ -35,6 +35,7 @@ use tonic::Status;
 
 use blobs::{Blobs, Upload};
 use fault::Fault;
+use media::Compression;
 
 /// How many layers are worked on at the same time: each may take 4 MiB of buffers and, in
 /// Zstandard, 16 MiB of window, and two keep two processors and the disk busy.
@@ -155,7 +156,9 @@ impl Differ {
         data.seek(SeekFrom::Start(0))
             .map_err(|error| Fault::io("a temporary file", error))?;
         let mut labels = wanted.labels;
-        labels.insert(UNCOMPRESSED.to_owned(), written.uncompressed.clone());
+        if compression != Compression::None {
+            labels.insert(UNCOMPRESSED.to_owned(), written.uncompressed.clone());
+        }
         let upload = Upload {
             namespace,
             lease,
