@@ -30,11 +30,16 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use core_api::types::{Descriptor, Mount};
+use tokio::sync::Semaphore;
 use tonic::Status;
 
 use blobs::{Blobs, Upload};
 use fault::Fault;
+use media::Compression;
 
+/// How many layers are worked on at the same time: each may take 4 MiB of buffers and, in
+/// Zstandard, 16 MiB of window, and two keep two processors and the disk busy.
+const AT_ONCE: usize = 2;
 /// The label that tells the digest of a compressed layer's content.
 const UNCOMPRESSED: &str = "containerd.io/uncompressed";
 
@@ -44,6 +49,7 @@ pub struct Differ {
     blobs: Arc<dyn Blobs>,
     scratch: Arc<Path>,
     reserve: u64,
+    turn: Arc<Semaphore>,
 }
 
 /// What a client wants of a layer that is to be made.
@@ -69,6 +75,7 @@ impl Differ {
             blobs,
             scratch: scratch.into(),
             reserve,
+            turn: Arc::new(Semaphore::new(AT_ONCE)),
         }
     }
 
@@ -87,7 +94,10 @@ impl Differ {
         let reading = media::reading(&layer.media_type)?;
         let blob = self.blobs.open(namespace, &layer.digest)?;
         let (scratch, reserve) = (self.scratch.clone(), self.reserve);
+        let turn = self.turn.clone().acquire_owned().await;
         let passed = blocking(move || {
+            // Held by the work itself: a client that goes away does not end it.
+            let _turn = turn;
             let tree = mounts::for_writing(&mounts, &scratch)?;
             let passed = apply::apply_blob(blob, reading, &tree.place, reserve)?;
             if sync {
@@ -127,7 +137,9 @@ impl Differ {
         let (media_type, compression) = media::writing(&wanted.media_type)?;
         let scratch = self.scratch.clone();
         let latest = wanted.latest;
+        let turn = self.turn.clone().acquire_owned().await;
         let (written, mut data) = blocking(move || {
+            let _turn = turn;
             let (left, right) = (
                 mounts::for_reading(&left, &scratch)?,
                 mounts::for_reading(&right, &scratch)?,
@@ -144,7 +156,9 @@ impl Differ {
         data.seek(SeekFrom::Start(0))
             .map_err(|error| Fault::io("a temporary file", error))?;
         let mut labels = wanted.labels;
-        labels.insert(UNCOMPRESSED.to_owned(), written.uncompressed.clone());
+        if compression != Compression::None {
+            labels.insert(UNCOMPRESSED.to_owned(), written.uncompressed.clone());
+        }
         let upload = Upload {
             namespace,
             lease,
