@@ -21,7 +21,7 @@ use crate::{status, version};
 
 /// The parts of the daemon under the names that containerd has for them.
 pub(crate) const PARTS: &[(&str, &str)] = &[
-    ("io.containerd.diff.v1", "walking"),
+    ("io.containerd.differ.v1", "walking"),
     ("io.containerd.event.v1", "exchange"),
     ("io.containerd.metadata.v1", "redb"),
     ("io.containerd.runtime.v2", "task"),
