@@ -90,6 +90,14 @@ vanishing_clients! {
         is(Status::PAUSED)(b, u, s);
         s.task.resume("c1").unwrap();
     };
+    in_resume, "resume", |b, u, s| {
+        create_and_start(b, u, s);
+        s.task.pause("c1").unwrap();
+    }, |t| t.resume("c1").map(drop), is(Status::RUNNING);
+    in_kill, "kill", create_and_start, |t| t.kill("c1", "", 9, false).map(drop), is(Status::STOPPED);
+    // Where nothing can be written: the checkpoint fails, and the container runs on.
+    in_checkpoint, "checkpoint", create_and_start,
+        |t| t.checkpoint("c1", std::path::Path::new("/proc/checkpoint")).map(drop), is(Status::RUNNING);
     in_update, "update", create_and_start,
         |t| t.update("c1", &serde_json::json!({"pids": {"limit": 55}})).map(drop),
         |_, bundle, _| {

@@ -11,6 +11,8 @@ use crate::wait::{LONG, eventually};
 
 /// How many clients work at once: as a daemon under load does.
 const CLIENTS: usize = 4;
+/// How often many containers come and go in one shim before it is measured, and then again.
+const ROUNDS: usize = 3;
 
 pub(super) fn separate(count: usize, progress: Progress<'_>) -> Finding {
     let bed = Bed::new();
@@ -65,21 +67,25 @@ pub(super) fn grouped(count: usize, progress: Progress<'_>) -> Finding {
     bed.note_group("pod");
     let spec = Spec::sleeper().annotation("io.containerd.runc.v2.group", "pod");
     let (first, shim) = bed.running("c0", &spec);
-    // As many come and go first: the heap then has the room that they need.
+    // As many come and go some times before: the heap then has the room that they need, and has
+    // been cut up as it will stay.
     let more = count.saturating_sub(1).max(1);
-    round(&bed, &shim, &spec, "w", more, &|done, _| {
-        progress(done, 2 * more)
-    });
+    let rounds = |names: [&str; ROUNDS], gone: usize| {
+        for (number, name) in names.into_iter().enumerate() {
+            round(&bed, &shim, &spec, name, more, &|done, _| {
+                progress((gone + number) * more + done, 2 * ROUNDS * more);
+            });
+        }
+    };
+    rounds(["u", "v", "w"], 0);
     let before = Held::by(&[shim.pid]);
-    round(&bed, &shim, &spec, "c", more, &|done, _| {
-        progress(more + done, 2 * more)
-    });
+    rounds(["c", "d", "e"], ROUNDS);
     let after = Held::settled(&[shim.pid], before);
     bed.end(&first, &shim);
     bed.remove(&first);
     bed.assert_clean();
     Finding {
-        what: format!("{count} containers in one shim, twice"),
+        what: format!("{count} containers in one shim, three times after three"),
         shims: 1,
         before,
         after,
