@@ -49,7 +49,11 @@ const FORWARDED: [Signal; 8] = [
 ];
 
 /// Signals that were sent to us from the time of [`listen`] on.
-pub(crate) struct Signals(mpsc::UnboundedReceiver<Signal>);
+pub(crate) struct Signals {
+    came: mpsc::UnboundedReceiver<Signal>,
+    /// One that was taken and is to be taken again.
+    kept: Option<Signal>,
+}
 
 /// Takes over the signals that would end us.
 ///
@@ -65,7 +69,10 @@ pub(crate) fn listen() -> Result<Signals> {
             while stream.recv().await.is_some() && sender.send(signal).is_ok() {}
         });
     }
-    Ok(Signals(receiver))
+    Ok(Signals {
+        came: receiver,
+        kept: None,
+    })
 }
 
 impl Signals {
@@ -74,8 +81,16 @@ impl Signals {
     /// # Errors
     /// None while the listeners live, which is as long as we do.
     pub(crate) async fn next(&mut self) -> Result<Signal> {
-        let next = self.0.recv().await;
+        if let Some(signal) = self.kept.take() {
+            return Ok(signal);
+        }
+        let next = self.came.recv().await;
         next.ok_or_else(|| Error::said("signals cannot be received any more"))
+    }
+
+    /// Has a signal come next that was taken too early.
+    pub(crate) fn put_back(&mut self, signal: Signal) {
+        self.kept = Some(signal);
     }
 }
 

@@ -230,7 +230,7 @@ impl Storm {
         while !self.is_over() {
             let peer = self.peer().await;
             let subscribe = SubscribeRequest {
-                filters: vec!["topic==/tasks/exit".into()],
+                filters: vec![r#"topic=="/tasks/exit""#.into()],
             };
             let stream = peer
                 .stream::<_, Envelope>("events.v1.Events/Subscribe", subscribe)

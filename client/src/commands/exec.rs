@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use super::exit_code;
-use super::run::unless_ended;
+use super::run::{unless_ended, unless_hung};
 use crate::connection::Connection;
 use crate::error::{Context, Error, Result};
 use crate::output;
@@ -96,12 +96,18 @@ impl Exec {
         };
         let mut signals = signals::listen()?;
         let mode = RawMode::for_streams(streams)?;
-        let steps = async {
-            connection.tasks().exec(request).await.about(&self.id)?;
-            process.start().await?;
-            fifos.map(Fifos::attach).transpose()
+        let started = async {
+            let added = async { connection.tasks().exec(request).await.about(&self.id) };
+            if unless_ended(&mut signals, added).await?.is_none() {
+                return Ok(None);
+            }
+            let start = async {
+                process.start().await?;
+                fifos.map(Fifos::attach).transpose()
+            };
+            unless_hung(&mut signals, start).await
         };
-        match unless_ended(&mut signals, steps).await {
+        match started.await {
             Ok(Some(None)) => Ok(ExitCode::SUCCESS),
             Ok(Some(Some(mut relays))) => {
                 let ended = process.accompany(&mut relays, &mut signals, self.tty).await;

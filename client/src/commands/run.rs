@@ -10,6 +10,7 @@ use core_api::containers::{Container, CreateContainerRequest};
 use core_api::prost::Message;
 use core_api::tasks::CreateTaskRequest;
 use core_api::{Any, runc_options};
+use nix::sys::signal::Signal;
 use tokio::time::timeout;
 
 use super::exit_code;
@@ -276,7 +277,7 @@ impl Run {
         };
         let fifos = Fifos::new(streams)?;
         let _mode = RawMode::for_streams(streams)?;
-        let started = unless_ended(signals, async {
+        let created = unless_ended(signals, async {
             let request = CreateTaskRequest {
                 container_id: first.container.clone(),
                 stdin: fifos.stdin(),
@@ -286,16 +287,12 @@ impl Run {
                 ..CreateTaskRequest::default()
             };
             create_task(first, request).await?;
-            let relays = fifos.attach()?;
-            first.start().await?;
-            Ok(relays)
+            fifos.attach()
         });
-        let Some(mut relays) = started.await? else {
-            return Err(Error::said(format!(
-                "{}: not started: asked to end",
-                first.name()
-            )));
-        };
+        let not_started = || Error::said(format!("{}: not started: asked to end", first.name()));
+        let mut relays = created.await?.ok_or_else(not_started)?;
+        let started = unless_hung(signals, first.start()).await?;
+        started.ok_or_else(not_started)?;
         let ended = first.accompany(&mut relays, signals, self.tty).await;
         ended.map(exit_code)
     }
@@ -324,19 +321,45 @@ pub(super) async fn unless_ended<T>(
     signals: &mut Signals,
     steps: impl Future<Output = Result<T>>,
 ) -> Result<Option<T>> {
-    tokio::pin!(steps);
-    loop {
-        tokio::select! {
-            done = &mut steps => return done.map(Some),
-            signal = signals.next() => if signals::is_an_end(signal?) {
-                break;
-            },
-        }
+    let (done, wish) = heeding(signals, steps).await?;
+    Ok(done.filter(|_| wish.is_none()))
+}
+
+/// As [`unless_ended`] for the step by which a process starts: it may run, and have said so, before
+/// the daemon's answer is here, and then the wish for an end is a signal for it like any other.
+pub(super) async fn unless_hung<T>(
+    signals: &mut Signals,
+    start: impl Future<Output = Result<T>>,
+) -> Result<Option<T>> {
+    let (done, wish) = heeding(signals, start).await?;
+    if let Some(signal) = wish {
+        signals.put_back(signal);
     }
+    Ok(done)
+}
+
+/// Carries out steps, and answers what they did and whether an end was asked for meanwhile, after
+/// which they have a limited time.
+async fn heeding<T>(
+    signals: &mut Signals,
+    steps: impl Future<Output = Result<T>>,
+) -> Result<(Option<T>, Option<Signal>)> {
+    tokio::pin!(steps);
+    let wish = loop {
+        tokio::select! {
+            done = &mut steps => return Ok((Some(done?), None)),
+            signal = signals.next() => {
+                let signal = signal?;
+                if signals::is_an_end(signal) {
+                    break signal;
+                }
+            }
+        }
+    };
     // A call that is broken off may still take effect at the daemon, behind what undoes it.
     match timeout(STEP_LIMIT, steps).await {
-        Ok(Err(error)) => Err(error),
-        Ok(Ok(_)) | Err(_) => Ok(None),
+        Ok(done) => Ok((Some(done?), Some(wish))),
+        Err(_) => Ok((None, Some(wish))),
     }
 }
 

@@ -1,5 +1,6 @@
 //! Pid files, as the runtime writes them into the bundle after `create`, `exec` and `restore`.
 
+use std::ffi::OsString;
 use std::fmt;
 use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
@@ -69,15 +70,21 @@ pub fn read(path: &Path) -> Result<i32, PidFileError> {
 }
 
 /// Removes a pid file that an earlier attempt left, so that its number is never taken for the new
-/// process's. A file that is not there is fine.
+/// process's; and what a runtime left that was killed while it wrote one: runc writes `.NAME`, which
+/// must not exist, and renames it. A file that is not there is fine.
 ///
 /// # Errors
 /// Any other failure of unlink(2).
 pub fn remove(path: &Path) -> std::io::Result<()> {
-    match std::fs::remove_file(path) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e),
-        _ => Ok(()),
+    let mut unfinished = OsString::from(".");
+    unfinished.push(path.file_name().unwrap_or_default());
+    for path in [path, &path.with_file_name(unfinished)] {
+        match std::fs::remove_file(path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
     }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -116,6 +123,15 @@ mod tests {
         let want = format!("open {}: no such file or directory", path.display());
         assert!(text.ends_with(&want), "{text}");
         remove(&path).unwrap();
+
+        // What a runc left that was killed in between goes too, and nothing else.
+        for name in ["none.pid", ".none.pid", ".other.pid"] {
+            std::fs::write(dir.path().join(name), "4242").unwrap();
+        }
+        remove(&path).unwrap();
+        let left = std::fs::read_dir(dir.path()).unwrap();
+        let left: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(left, [".other.pid"]);
 
         // A link planted where the pid file belongs is not followed.
         let target = dir.path().join("target");
