@@ -185,7 +185,7 @@ mod tests {
 
     #[test]
     fn a_layer_is_written_where_the_mount_would_write_it() {
-        let folder = Path::new("/nonexistent");
+        let folder = Path::new("/proc/nonexistent");
         let place = |mount| for_writing(&[mount], folder).map(|tree| tree.place.clone());
         let upper = ["index=off", "workdir=/w", "upperdir=/u", "lowerdir=/a:/b"];
         let found = place(mount_of("overlay", &upper)).unwrap();
