@@ -240,29 +240,6 @@ fn next_number(
     Ok(next)
 }
 
-/// Applies to `stored` what `paths` names of `wanted`.
-fn apply(stored: &mut Record, wanted: &Info, paths: &[String]) -> Result<(), Status> {
-    if paths.is_empty() {
-        stored.labels.clone_from(&wanted.labels);
-    }
-    for path in paths {
-        if path == "labels" {
-            stored.labels.clone_from(&wanted.labels);
-        } else if let Some(label) = path.strip_prefix("labels.") {
-            let value = wanted.labels.get(label).cloned().unwrap_or_default();
-            stored.labels.insert(label.to_owned(), value);
-        } else {
-            return Err(status::invalid(format_args!(
-                "cannot update {path:?} field on snapshot {:?}",
-                wanted.name
-            )));
-        }
-    }
-    let labels = std::mem::take(&mut stored.labels);
-    stored.labels = ids::without_empty(labels);
-    ids::check_labels(&stored.labels)
-}
-
 impl Store {
     /// The numbers of the folders that a snapshot on `parent` stands on, nearest first, and that
     /// `key` is free. It may not be so any more when the snapshot is made.
@@ -411,7 +388,9 @@ impl Store {
             let mut table = transaction.open_table(SNAPSHOTS)?;
             let mut record =
                 find(&table, &scope, &wanted.name)?.ok_or_else(|| unknown(&wanted.name))?;
-            apply(&mut record, &wanted, &paths)?;
+            ids::update_labels(&mut record.labels, &wanted.labels, &paths, |path| {
+                format!("cannot update {path:?} field on snapshot {:?}", wanted.name)
+            })?;
             record.updated = Some(SystemTime::now().into());
             table.insert(
                 scope.key(&wanted.name).as_str(),
