@@ -29,6 +29,7 @@ use crate::shim::manager::Manager;
 use crate::shim::process::Surroundings;
 use crate::snapshot::Snapshots;
 use crate::store::Store;
+use crate::unpack::Unpacker;
 use crate::ttrpc::server as events;
 use crate::{accept, dump, setup};
 
@@ -57,8 +58,9 @@ pub async fn serve(config: Config) -> Result<(), String> {
     let ttrpc_socket = config.ttrpc_socket();
     let ttrpc_address = ttrpc_socket.0.clone();
     let manager = Arc::new(Manager::new(&config, surroundings, exchange.clone()));
-    let content = Content::open(&config.root, store.clone())
+    let mut content = Content::open(&config.root, store.clone())
         .map_err(|refusal| refusal.message().to_owned())?;
+    content.isolated = config.content_sharing_policy == "isolated";
     let snapshots = Snapshots::new(&config, store.clone());
     snapshots.recover();
     let collector = Collector::new(content.clone(), snapshots.clone(), exchange.clone());
@@ -71,6 +73,7 @@ pub async fn serve(config: Config) -> Result<(), String> {
         store,
         collector: collector.clone(),
         content,
+        unpacker: Unpacker::new(differ.clone(), snapshots.clone()),
         snapshots,
         differ,
         manager: manager.clone(),

@@ -1,7 +1,9 @@
 //! One upload as a client sees it: the stream of the `Write` call, message by message.
 //!
 //! A blob that another namespace has need not be sent again: its session begins at the end, and
-//! the client, which asks how far it is before it sends anything, goes straight to the commit.
+//! the client, which asks how far it is before it sends anything, goes straight to the commit. Where
+//! namespaces are isolated (`content_sharing_policy`) this goes for blobs of those namespaces alone
+//! that are labelled as shareable; any other a client has to have to get it into its namespace.
 
 use std::collections::BTreeMap;
 use std::time::SystemTime;
@@ -84,12 +86,16 @@ impl Session {
         Ok(session)
     }
 
-    /// The expected blob and its size in bytes, if another namespace has it.
+    /// The expected blob and its size in bytes, if another namespace has it to share.
     fn shared(&self) -> Result<Option<(Digest, u64)>, Status> {
         let Some(expected) = &self.expected else {
             return Ok(None);
         };
-        let known = self.content.store.blob_anywhere(expected)?;
+        let store = &self.content.store;
+        if self.content.isolated && !store.is_shareable(expected)? {
+            return Ok(None);
+        }
+        let known = store.blob_anywhere(expected)?;
         let found = self.content.blobs.size(expected)?;
         // A file of another size is damaged: the blob is written anew.
         let size = known.filter(|size| found == Some(*size));
