@@ -29,8 +29,8 @@ use crate::shim::manager::Manager;
 use crate::shim::process::Surroundings;
 use crate::snapshot::Snapshots;
 use crate::store::Store;
-use crate::unpack::Unpacker;
 use crate::ttrpc::server as events;
+use crate::unpack::Unpacker;
 use crate::{accept, dump, setup};
 
 /// How long calls may take to end by themselves when the daemon stops.

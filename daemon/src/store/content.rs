@@ -114,7 +114,10 @@ impl Store {
             let blobs = transaction.open_table(CONTENT)?;
             for entry in transaction.open_table(NAMESPACES)?.iter()? {
                 let namespace: Namespace = decode(entry?.1.value())?;
-                let shares = namespace.labels.get(SHAREABLE).is_some_and(|it| it == "true");
+                let shares = namespace
+                    .labels
+                    .get(SHAREABLE)
+                    .is_some_and(|it| it == "true");
                 let key = key(&namespace.name, &digest.to_string());
                 if shares && blobs.get(key.as_str())?.is_some() {
                     return Ok(true);

@@ -82,7 +82,12 @@ pub(super) fn hash_file(path: &Path, hash: &mut Sha256) -> Result<(), Status> {
 }
 
 /// Makes the folder of a new upload.
-pub(super) fn begin(folder: &Path, namespace: &str, reference: &str, total: u64) -> Result<Progress, Status> {
+pub(super) fn begin(
+    folder: &Path,
+    namespace: &str,
+    reference: &str,
+    total: u64,
+) -> Result<Progress, Status> {
     // What a daemon that was killed while making it has left.
     if folder.exists() {
         remove(folder)?;

@@ -99,7 +99,6 @@ impl Store {
         self.read(|transaction| committable(&transaction.open_table(SNAPSHOTS)?, scope, key, name))
     }
 
-
     /// Lets the lease of `scope` hold a snapshot that is there already.
     ///
     /// # Errors

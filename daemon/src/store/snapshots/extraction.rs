@@ -42,9 +42,7 @@ fn unpacked(
 ) -> Result<Option<Unpacked>, Failure> {
     let found = find(table, &extraction.scope, &extraction.chain)?;
     Ok(found
-        .filter(|found| {
-            found.kind() == Kind::Committed && found.parent == extraction.record.parent
-        })
+        .filter(|found| found.kind() == Kind::Committed && found.parent == extraction.record.parent)
         .and_then(|found| found.unpacked)
         .filter(|unpacked| unpacked.blob == blob))
 }
@@ -84,7 +82,11 @@ impl Store {
     ///
     /// # Errors
     /// Those of the database.
-    pub fn unpacked(&self, extraction: &Extraction, blob: &str) -> Result<Option<Unpacked>, Status> {
+    pub fn unpacked(
+        &self,
+        extraction: &Extraction,
+        blob: &str,
+    ) -> Result<Option<Unpacked>, Status> {
         self.read(|transaction| unpacked(&transaction.open_table(SNAPSHOTS)?, extraction, blob))
     }
 
