@@ -227,17 +227,42 @@ impl Store {
         .await
     }
 
-    /// Takes a blob out of the sight of a namespace; the collector removes the file when no
-    /// namespace has it.
+    /// Lets a lease go of an upload that is thrown away.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn let_ingest_go(
+        &self,
+        namespace: String,
+        lease: String,
+        reference: String,
+    ) -> Result<(), Status> {
+        self.write(move |transaction| {
+            leases::unpin(transaction, &namespace, &lease, "ingests", &reference)
+        })
+        .await
+    }
+
+    /// Takes a blob out of the sight of a namespace, and out of a lease; the collector removes the
+    /// file when no namespace has it.
     ///
     /// # Errors
     /// `NotFound`.
-    pub async fn remove_blob(&self, namespace: String, digest: Digest) -> Result<(), Status> {
+    pub async fn remove_blob(
+        &self,
+        namespace: String,
+        digest: Digest,
+        lease: Option<String>,
+    ) -> Result<(), Status> {
         self.write(move |transaction| {
             let mut table = transaction.open_table(CONTENT)?;
-            match table.remove(key(&namespace, &digest.to_string()).as_str())? {
-                Some(_) => Ok(()),
-                None => Err(unknown(&digest)),
+            let name = digest.to_string();
+            if table.remove(key(&namespace, &name).as_str())?.is_none() {
+                return Err(unknown(&digest));
+            }
+            match &lease {
+                Some(lease) => leases::unpin(transaction, &namespace, lease, "content", &name),
+                None => Ok(()),
             }
         })
         .await

@@ -191,7 +191,6 @@ impl Store {
     /// # Errors
     /// `NotFound`.
     pub fn snapshot(&self, scope: &Scope, key: &str) -> Result<Chain, Status> {
-        check_key("key", key)?;
         self.read(|transaction| chain(&transaction.open_table(SNAPSHOTS)?, scope, key))
     }
 
@@ -200,7 +199,6 @@ impl Store {
     /// # Errors
     /// `NotFound`.
     pub fn snapshot_record(&self, scope: &Scope, key: &str) -> Result<Record, Status> {
-        check_key("key", key)?;
         self.read(|transaction| {
             find(&transaction.open_table(SNAPSHOTS)?, scope, key)?.ok_or_else(|| unknown(key))
         })
@@ -283,14 +281,21 @@ impl Store {
         .await
     }
 
-    /// Forgets a snapshot and answers its number; its folder is garbage from then on.
+    /// Forgets a snapshot and answers its number; its folder is garbage from then on. The lease of
+    /// `scope` lets go of it.
     ///
     /// # Errors
     /// `NotFound`; `FailedPrecondition` while another stands on it.
     pub async fn remove_snapshot(&self, scope: Scope, key: String) -> Result<u64, Status> {
-        check_key("key", &key)?;
-        self.write(move |transaction| forget_snapshot(transaction, &scope, &key))
-            .await
+        self.write(move |transaction| {
+            let number = forget_snapshot(transaction, &scope, &key)?;
+            if let Some(lease) = &scope.lease {
+                let kind = scope.resource();
+                leases::unpin(transaction, &scope.namespace, lease, &kind, &key)?;
+            }
+            Ok(number)
+        })
+        .await
     }
 
     /// The numbers that snapshots of `snapshotter` have, seen while no snapshot is being made;

@@ -94,7 +94,6 @@ impl Store {
     /// # Errors
     /// As [`Store::commit_snapshot`].
     pub fn check_commit(&self, scope: &Scope, key: &str, name: &str) -> Result<Record, Status> {
-        check_key("key", key)?;
         check_key("name", name)?;
         self.read(|transaction| committable(&transaction.open_table(SNAPSHOTS)?, scope, key, name))
     }

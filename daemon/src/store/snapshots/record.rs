@@ -106,7 +106,8 @@ impl Fields for Named<'_> {
     fn field(&self, path: &[String]) -> Option<Cow<'_, str>> {
         match (path[0].as_str(), &path[1..]) {
             ("name", []) => Some(self.0.into()),
-            ("parent", []) => Some(self.1.parent.as_str().into()),
+            // Always there, as with containerd, though it may be empty.
+            ("parent", []) => return Some(self.1.parent.as_str().into()),
             ("kind", []) => Some(kind_name(self.1.kind()).into()),
             ("labels", rest) => return in_map(&self.1.labels, rest),
             _ => None,
