@@ -116,7 +116,7 @@ async fn conversation(talk: &mut Talk) {
                 media_type: media_type.into(),
                 ..blob.clone()
             });
-            apply(talk, &format!("{kind} as {media_type:?}"), diff, mounts).await;
+            apply(talk, &format!("{media_type:?}, {kind}"), diff, mounts).await;
         }
     }
     let layer = Descriptor {
@@ -124,7 +124,6 @@ async fn conversation(talk: &mut Talk) {
         ..blobs[1].1.clone()
     };
     let mounts = prepare(talk, "last").await;
-    apply(talk, "nothing", None, mounts.clone()).await;
     let unknown = Descriptor {
         digest: digest(b"unknown"),
         ..layer.clone()
@@ -212,5 +211,112 @@ async fn conversation(talk: &mut Talk) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn layers_are_taken_and_refused_as_by_containerd() {
-    same_talk!(conversation, &[]);
+    let broken = "a broken layer is a bad argument; containerd has no code for it";
+    let none = "what is no layer has the code for what is not implemented; containerd's has none";
+    let newer = "from containerd 2.0 on";
+    same_talk!(
+        conversation,
+        &[
+            (
+                "apply \"application/vnd.oci.image.layer.v1.tar\", gzip",
+                broken
+            ),
+            (
+                "apply \"application/vnd.oci.image.layer.v1.tar\", zstd",
+                broken
+            ),
+            (
+                "apply \"application/vnd.oci.image.layer.v1.tar\", no layer",
+                broken
+            ),
+            (
+                "apply \"application/vnd.oci.image.layer.v1.tar+gzip\", no layer",
+                broken
+            ),
+            (
+                "apply \"application/vnd.oci.image.layer.v1.tar+zstd\", no layer",
+                broken
+            ),
+            (
+                "apply \"application/vnd.oci.image.layer.v1.tar+gzip+encrypted*",
+                none
+            ),
+            (
+                "apply \"application/vnd.oci.image.layer.v1.tar+encrypted*",
+                none
+            ),
+            (
+                "apply \"application/vnd.oci.image.layer.nondistributable.v1.tar\", gzip",
+                broken
+            ),
+            (
+                "apply \"application/vnd.oci.image.layer.nondistributable.v1.tar\", zstd",
+                broken
+            ),
+            (
+                "apply \"application/vnd.oci.image.layer.nondistributable.v1.tar\", no layer",
+                broken
+            ),
+            (
+                "apply \"application/vnd.oci.image.layer.nondistributable.v1.tar+gzip\", no layer",
+                broken
+            ),
+            (
+                "apply \"application/vnd.oci.image.layer.nondistributable.v1.tar+zstd\", no layer",
+                broken
+            ),
+            (
+                "apply \"application/vnd.docker.image.rootfs.diff.tar\", no layer",
+                broken
+            ),
+            (
+                "apply \"application/vnd.docker.image.rootfs.diff.tar.gzip\", no layer",
+                broken
+            ),
+            (
+                "apply \"application/vnd.docker.image.rootfs.diff.tar.zstd*",
+                newer
+            ),
+            (
+                "apply \"application/vnd.docker.image.rootfs.foreign.diff.tar\", no layer",
+                broken
+            ),
+            (
+                "apply \"application/vnd.docker.image.rootfs.foreign.diff.tar.gzip\", no layer",
+                broken
+            ),
+            ("apply \"application/vnd.oci.image.config.v1+json*", none),
+            ("apply \"application/octet-stream*", none),
+            ("apply \"text*", none),
+            ("apply \"\"*", none),
+            (
+                "apply what is no digest",
+                "what cannot be a digest is a bad argument"
+            ),
+            ("make \"application/vnd.oci.image.layer.v1.tar+zstd\"", newer),
+            (
+                "labels of \"application/vnd.oci.image.layer.v1.tar+zstd\"",
+                newer
+            ),
+        ]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_apply_of_nothing_is_refused() {
+    // containerd 1.6 dies of it.
+    let pair = crate::Pair::new();
+    let mut talk = pair.talk(crate::Who::Ours).await;
+    let mounts = prepare(&talk, "k").await;
+    apply(&mut talk, "nothing", None, mounts).await;
+    let encrypted = Descriptor {
+        media_type: "application/vnd.oci.image.layer.v1.tar+gzip+encrypted".into(),
+        ..store(&talk, b"secret").await
+    };
+    apply(&mut talk, "what is encrypted", Some(encrypted), Vec::new()).await;
+    let [(_, nothing), (_, encrypted)] = &talk.said[..] else {
+        panic!("{:?}", talk.said)
+    };
+    assert!(nothing.contains("diff must be set"), "{nothing}");
+    assert!(encrypted.contains("is encrypted"), "{encrypted}");
 }
