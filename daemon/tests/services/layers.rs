@@ -293,7 +293,10 @@ async fn layers_are_taken_and_refused_as_by_containerd() {
                 "apply what is no digest",
                 "what cannot be a digest is a bad argument"
             ),
-            ("make \"application/vnd.oci.image.layer.v1.tar+zstd\"", newer),
+            (
+                "make \"application/vnd.oci.image.layer.v1.tar+zstd\"",
+                newer
+            ),
             (
                 "labels of \"application/vnd.oci.image.layer.v1.tar+zstd\"",
                 newer
