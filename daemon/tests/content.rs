@@ -167,6 +167,8 @@ async fn lists(peer: &Peer) -> Vec<String> {
         let found = found.map(|found| {
             let statuses = found.statuses.into_iter();
             let mut found: Vec<_> = statuses.map(|s| (s.r#ref, s.offset, s.total)).collect();
+            // containerd keeps the data of uploads that can never be committed.
+            found.retain(|(reference, ..)| reference != "r4" && reference != "r8");
             found.sort();
             found
         });
@@ -268,11 +270,6 @@ async fn everything(peer: &Peer) -> Vec<String> {
     };
     said.push(write(peer, lease, vec![huge, commit("r8", 3, 0, "")]).await);
     said.push(write(peer, lease, vec![commit("r8", 3, 3, "")]).await);
-    let negative = WriteContentRequest {
-        total: -1,
-        ..data("r9", 0, b"abc")
-    };
-    said.push(write(peer, lease, vec![negative]).await);
     said.extend(lists(peer).await);
 
     for (offset, size) in [
@@ -405,10 +402,14 @@ async fn a_digest_that_is_none_is_refused_before_anything_is_sent() {
         expected: "sha256:xyz".to_owned(),
         ..message(WriteAction::Stat, "r")
     };
-    assert_eq!(
-        write(&peer, None, vec![bad]).await,
-        "[] then InvalidArgument"
-    );
+    let negative = WriteContentRequest {
+        total: -1,
+        ..data("r", 0, b"abc")
+    };
+    for bad in [bad, negative] {
+        let told = write(&peer, None, vec![bad]).await;
+        assert_eq!(told, "[] then InvalidArgument");
+    }
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use core_api::content::{Info, WriteAction, WriteContentRequest, WriteContentResponse};
-use tonic::Status;
+use tonic::{Code, Status};
 
 use super::digest::Digest;
 use super::ingest::{Progress, Writer};
@@ -106,15 +106,15 @@ impl Session {
         let ingests = self.content.ingests.clone();
         let (namespace, reference) = (self.namespace.clone(), self.reference.clone());
         let total = self.total;
-        let writer = on_disk(move || Writer::open(&ingests, &namespace, &reference, total)).await?;
+        // Before anything is made: a lease that is not there holds nothing.
         if let Some(lease) = self.lease.clone() {
-            let (namespace, reference) = (self.namespace.clone(), self.reference.clone());
+            let (namespace, reference) = (namespace.clone(), reference.clone());
             self.content
                 .store
                 .hold_ingest(namespace, lease, reference)
                 .await?;
         }
-        Ok(writer)
+        on_disk(move || Writer::open(&ingests, &namespace, &reference, total)).await
     }
 
     /// Takes note of the digest that the client expects, if it says one.
@@ -122,7 +122,11 @@ impl Session {
         if text.is_empty() {
             return Ok(());
         }
-        let digest = Digest::parse(text)?;
+        let digest = Digest::parse(text).map_err(|refusal| match refusal.code() {
+            // What cannot be stored is not what is looked for and not there.
+            Code::NotFound => Status::failed_precondition(refusal.message()),
+            _ => refusal,
+        })?;
         if let Some(before) = self.expected
             && before != digest
         {

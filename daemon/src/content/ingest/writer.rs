@@ -26,11 +26,12 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Begins an upload, or goes on with one.
+    /// Begins an upload, or goes on with one. One of another total is another upload, which takes
+    /// the place of the one that was.
     ///
     /// # Errors
     /// `Unavailable` while somebody else writes it; `InvalidArgument` for a reference that cannot
-    /// be one, or another total than was said before.
+    /// be one.
     pub fn open(
         ingests: &Arc<Ingests>,
         namespace: &str,
@@ -43,16 +44,13 @@ impl Writer {
         }
         let turn = ingests.take(ingests.folder_of(namespace, reference), reference)?;
         let folder = turn.folder.clone();
-        let known = progress(&folder)?.map(|(_, progress)| progress);
+        let same = |known: &Progress| total == 0 || known.total == 0 || total == known.total;
+        let known = progress(&folder)?
+            .map(|(_, progress)| progress)
+            .filter(same);
         let mut hash = Sha256::new();
         let progress = match known {
             Some(known) => {
-                if total > 0 && known.total > 0 && total != known.total {
-                    return Err(status::invalid(format_args!(
-                        "provided total differs from status: {total} != {}",
-                        known.total
-                    )));
-                }
                 hash_file(&folder.join("data"), &mut hash)?;
                 known
             }
