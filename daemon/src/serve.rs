@@ -51,6 +51,9 @@ pub async fn serve(config: Config) -> Result<(), String> {
     folder(&config.state)?;
     let own = config.own_folder();
     folder(&own)?;
+    // What is in the metadata is for nobody else: environments of containers, for instance.
+    fs::set_permissions(&own, Permissions::from_mode(0o700))
+        .map_err(|error| format!("{}: {error}", own.display()))?;
     let store = Store::open(&own.join("meta.redb"))?;
     let uuid = uuid(&own.join("uuid"))?;
     let exchange = Arc::new(Exchange::default());
