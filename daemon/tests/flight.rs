@@ -562,7 +562,7 @@ fn ctr_imports_at_once_unpack_each_layer_once() {
 fn a_ctr_that_is_killed_midway_leaves_the_image_to_the_other() {
     let (bed, _) = bed();
     let path = bed.dir.path().join("image.tar");
-    fs::write(&path, archive(2 << 20)).unwrap();
+    fs::write(&path, archive(768 << 10)).unwrap();
     named(&bed, &path);
     let import = || {
         let mut ctr = bed.ctr_command();

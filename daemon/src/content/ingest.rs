@@ -26,8 +26,9 @@ use super::blobs::{Blobs, private_folder};
 use super::digest::Digest;
 use super::told;
 use crate::status;
-use files::{hash_file, progress, remove};
+use files::{progress, remove};
 
+pub(super) use files::hash_file;
 pub use writer::Writer;
 
 /// The longest reference, in bytes. Clients make them of names and digests.

@@ -67,7 +67,8 @@ pub(super) fn remove(folder: &Path) -> Result<(), Status> {
     }
 }
 
-pub(super) fn hash_file(path: &Path, hash: &mut Sha256) -> Result<(), Status> {
+/// Adds all of a file to a hash.
+pub(in crate::content) fn hash_file(path: &Path, hash: &mut Sha256) -> Result<(), Status> {
     let mut read = || -> io::Result<()> {
         let mut file = File::open(path)?;
         let mut buffer = vec![0; READ_SIZE];
