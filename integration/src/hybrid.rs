@@ -36,7 +36,9 @@ pub fn hide() {
     {
         return;
     }
-    eprintln!("== {UNIFIED} has {controllers}, which crun refuses: it is unmounted for this run alone");
+    eprintln!(
+        "== {UNIFIED} has {controllers}, which crun refuses: it is unmounted for this run alone"
+    );
     let Ok(own) = std::env::current_exe() else {
         return;
     };

@@ -167,7 +167,10 @@ fn clients_that_hang_up_with_a_request_on_its_way_leave_nothing() {
             assert_eq!(state.status(), Status::RUNNING, "{name}");
         }
     }
-    known_difference!("go", "descriptors and threads come and go with its scheduler");
+    known_difference!(
+        "go",
+        "descriptors and threads come and go with its scheduler"
+    );
     let mut left = Vec::new();
     let same = holds(SHORT, || {
         left = Leaks::of_shim(shim.pid).compare(&before);
