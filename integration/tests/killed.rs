@@ -11,7 +11,7 @@ fn shims_killed_at_random_moments_leave_nothing_after_delete() {
         "go",
         "Go's delete leaves what a killed runc has left (containerd #9568)"
     );
-    soak::kills(16, &|_, _| ());
+    soak::kills(20, &|_, _| ());
 }
 
 /// The runtimes that a shim has started and that still run. A container's init that is not started
