@@ -148,12 +148,16 @@ fn clients_that_hang_up_with_a_request_on_its_way_leave_nothing() {
     request.stdout = bed.drain();
     shim.task.exec(&request).unwrap();
     shim.task.start("c1", "e1").unwrap();
-    for (_, call) in calls.into_iter().filter(|(name, _)| *name != "Wait") {
+    let once = |name: &str| name != "Wait" && name != "Shutdown";
+    for (_, call) in calls.into_iter().filter(|(name, _)| once(name)) {
         call(&shim.task);
     }
     let before = Leaks::of_shim(shim.pid);
     let mut chance = Chance::new();
     for (name, call) in calls {
+        if name == "Shutdown" && target::under_test_is_v1() {
+            continue; // Obeyed there, whatever is left.
+        }
         for _ in 0..ROUNDS {
             let client = shim.task.another();
             let pending = client.spawn(call);
