@@ -181,9 +181,13 @@ deps-demo: ## Install the Debian packages that the demo needs, if missing
 deps-demo-containerd:
 	@scripts/packages.sh $(ENGINE_PACKAGES)
 
+# The criu that the checks of checkpoint and restore take, where this machine has none that works.
+conformance compare mutate: export PATH := $(TOOLS)/bin:$(PATH)
+
 .PHONY: deps-conformance
 deps-conformance:
-	@scripts/packages.sh $(ENGINE_PACKAGES) crun
+	@scripts/packages.sh $(ENGINE_PACKAGES) crun debootstrap
+	scripts/criu.sh "$(TOOLS)"
 
 .PHONY: deps-test
 deps-test: ## Install the Debian packages that the tests need, if missing
