@@ -248,19 +248,6 @@ fn what_docker_saves_comes_out_as_from_containerd_and_docker_loads_what_ctr_expo
         tree[Path::new("third")].contains("is opaque/third"),
         "{tree:#?}"
     );
-    // Compressed on the way in, as containerd can do it.
-    let namespace = format!("{}-compressed", pair.namespace);
-    for side in SIDES {
-        pair.within(
-            side,
-            &namespace,
-            &["images", "import", "--compress-blobs", saved],
-        )
-        .ok();
-    }
-    let compressed = pair.same_tree(&namespace, "native", &made(2), 20);
-    assert_eq!(difference(&tree, &compressed), Vec::<String>::new());
-
     registry.fill(&format!("docker-archive:{saved}:made:2"), "docker:2", &[]);
     let through = pulled(&pair, &registry, "docker:2");
     assert_eq!(difference(&tree, &through), Vec::<String>::new());

@@ -5,8 +5,8 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use daemon::filter::{Fields, Filters, in_map};
 use libfuzzer_sys::fuzz_target;
+use parts::filter::{Fields, Filters, in_map};
 
 struct Object(BTreeMap<String, String>);
 

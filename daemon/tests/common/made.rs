@@ -203,3 +203,11 @@ pub fn index(dir: &Path) -> PathBuf {
     .unwrap();
     layout
 }
+
+/// Bytes that no compression makes fewer.
+pub fn random(count: usize) -> Vec<u8> {
+    let mut bytes = vec![0; count];
+    let mut random = File::open("/dev/urandom").unwrap();
+    std::io::Read::read_exact(&mut random, &mut bytes).unwrap();
+    bytes
+}

@@ -103,8 +103,11 @@ impl Pair {
     pub fn same(&self, arguments: &[&str]) -> Ran {
         let [ours, theirs] = SIDES.map(|side| {
             let ran = self.one(side, arguments);
+            // How far it is, in time.
+            let is_progress = ["pull", "push", "fetch"].contains(&arguments[1]);
+            let stdout = if is_progress { "" } else { &ran.stdout };
             Ran {
-                stdout: self.masked(side, &ran.stdout),
+                stdout: self.masked(side, stdout),
                 stderr: self.masked(side, &ran.stderr),
                 ..ran
             }
@@ -112,6 +115,16 @@ impl Pair {
         let told = |ran: &Ran| format!("{:?}\n{}\n{}", ran.code, ran.stdout, ran.stderr);
         assert_eq!(told(&ours), told(&theirs), "ours is left: {arguments:?}");
         ours
+    }
+
+    /// As [`Pair::same`], for a failure that each side has words of its own for.
+    #[track_caller]
+    pub fn both_fail(&self, arguments: &[&str]) -> [Ran; 2] {
+        SIDES.map(|side| {
+            let ran = self.one(side, arguments);
+            assert_eq!(ran.code, Some(1), "{side:?} {arguments:?}: {ran:?}");
+            ran
+        })
     }
 
     fn masked(&self, side: Side, text: &str) -> String {
@@ -134,7 +147,17 @@ impl Pair {
             let pattern = Regex::new(pattern).unwrap();
             text = pattern.replace_all(&text, mask).into_owned();
         }
-        text
+        // `ctr` prints labels in any order.
+        let sorted = |word: &str| {
+            let mut parts: Vec<&str> = word.split(',').collect();
+            parts.sort_unstable();
+            parts.join(",")
+        };
+        let words = text.split_inclusive([' ', '\n']).map(|word| {
+            let end = word.trim_end_matches([' ', '\n']).len();
+            sorted(&word[..end]) + &word[end..]
+        });
+        words.collect()
     }
 
     /// The tree of an image as `ctr images mount` shows it; what the root itself is like is under
