@@ -294,7 +294,8 @@ fn content_is_fetched_read_edited_and_removed() {
 #[test]
 fn snapshots_are_prepared_committed_compared_and_removed() {
     let (pair, dir, tar) = with_archive();
-    pair.both(&[&IMPORT[..], &["--no-unpack", &tar]].concat());
+    let import = |more: &[&str]| pair.both(&[&IMPORT[..], more, &[&tar]].concat());
+    import(&["--no-unpack"]);
     let manifest = pair.same(&["images", "ls"]).stdout;
     let manifest = &digests(&manifest)[0];
     let place = dir.path().join("mnt");
@@ -313,6 +314,8 @@ fn snapshots_are_prepared_committed_compared_and_removed() {
             pair.same(&words.iter().map(String::as_str).collect::<Vec<_>>())
         };
         same(&["unpack", manifest]);
+        // Once more, by which they are held.
+        import(&["--snapshotter", snapshotter]);
         let listing = same(&["ls"]).stdout;
         let rows: Vec<Vec<&str>> = listing
             .lines()

@@ -154,6 +154,24 @@ fn compressed_layers_are_told_by_what_they_begin_with() {
     }
 }
 
+#[test]
+fn a_layer_that_proves_broken_after_its_last_entry_leaves_nothing() {
+    let dir = TempDir::new().unwrap();
+    let (blob, to) = (dir.path().join("blob"), dir.path().join("to"));
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(&archive(&[entry("a"), entry("b/c")]))
+        .unwrap();
+    let mut bytes = gzip.finish().unwrap();
+    // The checksum is before the length, at the very end.
+    let at = bytes.len() - 8;
+    bytes[at] ^= 1;
+    fs::write(&blob, &bytes).unwrap();
+    fs::create_dir(&to).unwrap();
+    let fault = apply_blob(File::open(&blob).unwrap(), Reading::Sniff, &plain(&to), 0).unwrap_err();
+    assert!(fault.to_string().contains("checksum"), "{fault}");
+    assert_eq!(describe(&to, false).len(), 0);
+}
+
 /// One entry of an archive made by hand.
 struct Made<'a> {
     name: &'a str,
