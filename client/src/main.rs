@@ -8,6 +8,7 @@ mod error;
 mod output;
 mod process;
 mod random;
+mod registry;
 mod signals;
 mod spec;
 mod stdio;
