@@ -5,6 +5,7 @@ mod cli;
 mod commands;
 mod connection;
 mod error;
+mod image;
 mod output;
 mod process;
 mod random;
