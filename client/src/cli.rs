@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{completion, events, exec, inspect, kill, ps, rm, run, version};
+use crate::commands::{completion, events, exec, inspect, kill, ps, pull, push, rm, run, version};
 
 /// Exit code of `run` and `exec` when they, and not the container, failed: it leaves the low codes
 /// to the container, as Docker's does.
@@ -53,6 +53,8 @@ pub(crate) struct Daemon {
 pub(crate) enum Command {
     Run(Box<run::Run>),
     Ps(ps::Ps),
+    Pull(Box<pull::Pull>),
+    Push(Box<push::Push>),
     Exec(Box<exec::Exec>),
     Kill(kill::Kill),
     Rm(rm::Rm),

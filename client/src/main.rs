@@ -5,6 +5,7 @@ mod cli;
 mod commands;
 mod connection;
 mod error;
+mod image;
 mod output;
 mod process;
 mod random;
@@ -14,6 +15,7 @@ mod spec;
 mod stdio;
 mod terminal;
 mod time;
+mod transfer;
 
 use std::process::ExitCode;
 

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use tokio::sync::{Mutex, OnceCell};
 
 use super::credentials::Credentials;
-use super::fault::{Fault, Kind};
+use super::fault::{Fault, Why};
 use super::host::{Host, read_all, said_in};
 use super::hosts::is_local;
 
@@ -119,7 +119,7 @@ impl Auth {
         let credentials = self.credentials(host).await;
         let refused = |said| {
             let as_whom = credentials.map(Credentials::whom);
-            Fault::new(&host.name, Kind::Unauthorized { said, as_whom })
+            Fault::new(&host.name, Why::Unauthorized { said, as_whom })
         };
         let text = match (challenge, credentials) {
             (
@@ -150,7 +150,7 @@ impl Auth {
     /// The fault of a request that was refused whatever was shown.
     pub(super) async fn refusal(&self, host: &Host, said: String) -> Fault {
         let as_whom = self.credentials(host).await.map(Credentials::whom);
-        Fault::new(&host.name, Kind::Unauthorized { said, as_whom })
+        Fault::new(&host.name, Why::Unauthorized { said, as_whom })
     }
 }
 
@@ -231,7 +231,7 @@ async fn fetch(
         let (said, after) = (said_in(&body), None);
         return Err(Fault::new(
             name,
-            Kind::Refused {
+            Why::Refused {
                 status,
                 said,
                 after,

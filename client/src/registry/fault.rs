@@ -12,12 +12,12 @@ pub(crate) struct Fault {
     /// The host that was asked.
     pub(crate) host: String,
     /// How it went wrong.
-    pub(crate) kind: Kind,
+    pub(crate) why: Why,
 }
 
 /// How a request went wrong.
 #[derive(Debug)]
-pub(crate) enum Kind {
+pub(crate) enum Why {
     /// The host wants to know who asks, or does not let them.
     Unauthorized {
         /// What it, or whoever makes its tokens, said.
@@ -43,25 +43,25 @@ pub(crate) enum Kind {
 }
 
 impl Fault {
-    pub(crate) fn new(host: impl Into<String>, kind: Kind) -> Self {
+    pub(crate) fn new(host: impl Into<String>, why: Why) -> Self {
         let host = host.into();
-        Self { host, kind }
+        Self { host, why }
     }
 
     /// An error of the transport. Its address is left out: that of a redirect may carry a signature.
     pub(crate) fn lost(host: &str, error: reqwest::Error) -> Self {
-        Self::new(host, Kind::Lost(causes(&error.without_url())))
+        Self::new(host, Why::Lost(causes(&error.without_url())))
     }
 
     pub(crate) fn nonsense(host: &str, what: impl Into<String>) -> Self {
-        Self::new(host, Kind::Nonsense(what.into()))
+        Self::new(host, Why::Nonsense(what.into()))
     }
 
     /// Whether the same request may do better a little later.
     pub(crate) fn is_passing(&self) -> bool {
-        match &self.kind {
-            Kind::Lost(_) => true,
-            Kind::Refused { status, .. } => {
+        match &self.why {
+            Why::Lost(_) => true,
+            Why::Refused { status, .. } => {
                 status.is_server_error() && *status != StatusCode::NOT_IMPLEMENTED
                     || *status == StatusCode::TOO_MANY_REQUESTS
                     || *status == StatusCode::REQUEST_TIMEOUT
@@ -72,14 +72,14 @@ impl Fault {
 
     /// How long the host asks to be left alone.
     pub(crate) fn after(&self) -> Option<Duration> {
-        match &self.kind {
-            Kind::Refused { after, .. } => *after,
+        match &self.why {
+            Why::Refused { after, .. } => *after,
             _ => None,
         }
     }
 
     pub(crate) fn is_not_found(&self) -> bool {
-        matches!(self.kind, Kind::NotFound)
+        matches!(self.why, Why::NotFound)
     }
 }
 
@@ -101,8 +101,8 @@ fn causes(error: &reqwest::Error) -> String {
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let host = &self.host;
-        match &self.kind {
-            Kind::Unauthorized { said, as_whom } => {
+        match &self.why {
+            Why::Unauthorized { said, as_whom } => {
                 match as_whom {
                     None => write!(
                         f,
@@ -120,13 +120,13 @@ impl fmt::Display for Fault {
                 }
                 write!(f, "; it says: {said}")
             }
-            Kind::NotFound => write!(f, "{host} does not have it"),
-            Kind::Refused { status, said, .. } if said.is_empty() => {
+            Why::NotFound => write!(f, "{host} does not have it"),
+            Why::Refused { status, said, .. } if said.is_empty() => {
                 write!(f, "{host} answers {status}")
             }
-            Kind::Refused { status, said, .. } => write!(f, "{host} answers {status}: {said}"),
-            Kind::Lost(why) => write!(f, "{host}: {why}"),
-            Kind::Nonsense(what) => write!(f, "{host}: {what}"),
+            Why::Refused { status, said, .. } => write!(f, "{host} answers {status}: {said}"),
+            Why::Lost(why) => write!(f, "{host}: {why}"),
+            Why::Nonsense(what) => write!(f, "{host}: {what}"),
         }
     }
 }

@@ -6,15 +6,14 @@ use reqwest::header::{
     ACCEPT, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RANGE,
 };
 use reqwest::{Method, Response, StatusCode};
-use sha2::{Digest, Sha256};
 
-use super::fault::{Fault, Kind};
+use super::fault::{Fault, Why};
 use super::host::{Ask, Host, read_all, within};
 use super::name::Name;
-use super::registry::{Faults, For, Registry, pull_right, reading};
+use super::registry::{Faults, For, Registry, TRIES, pull_right, reading};
+use crate::image::digest;
+use crate::image::manifest::{Kind, LARGEST, kind};
 
-/// Largest manifest or index; the distribution specification asks clients for this much.
-pub(crate) const LARGEST_MANIFEST: u64 = 4 << 20;
 const DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 const MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, \
                          application/vnd.oci.image.manifest.v1+json, \
@@ -44,7 +43,8 @@ impl Registry {
             For::Resolve
         };
         let scope = &pull_right(name);
-        self.each(purpose, |host| resolve(host, name, scope)).await
+        self.each(purpose, TRIES, |host| resolve(host, name, scope))
+            .await
     }
 
     /// A manifest or another small thing, whole. It is not verified.
@@ -61,10 +61,11 @@ impl Registry {
             }
             Ok(read)
         };
-        self.each(For::Pull, small).await
+        self.each(For::Pull, TRIES, small).await
     }
 
-    /// A blob from an offset on, which is below its size. It is not verified.
+    /// A blob from an offset on, which is below its size. It is not verified. Trying again is the
+    /// caller's matter, as it is after a blob that breaks off.
     ///
     /// # Errors
     /// No host has it.
@@ -75,19 +76,14 @@ impl Registry {
         offset: u64,
     ) -> Result<Blob, Faults> {
         let scope = &pull_right(name);
-        self.each(For::Pull, |host| open(host, name, scope, what, offset))
+        self.each(For::Pull, 0, |host| open(host, name, scope, what, offset))
             .await
     }
 }
 
 /// Whether it is served as a manifest, not as a blob.
-pub(super) fn is_manifest(kind: &MediaType) -> bool {
-    matches!(kind, MediaType::ImageManifest | MediaType::ImageIndex)
-        || matches!(
-            kind.to_string().as_str(),
-            "application/vnd.docker.distribution.manifest.v2+json"
-                | "application/vnd.docker.distribution.manifest.list.v2+json"
-        )
+fn is_manifest(media_type: &MediaType) -> bool {
+    matches!(kind(media_type), Kind::Manifest | Kind::Index)
 }
 
 /// Where a thing is, below its repository.
@@ -128,13 +124,13 @@ async fn resolve(host: &Host, name: &Name, scope: &str) -> Result<Descriptor, Fa
                 .and_then(|kind| kind.to_str().ok())
                 .unwrap_or_default()
                 .to_owned();
-            let body = read_all(&host.name, response, LARGEST_MANIFEST).await?;
-            let digest = format!("sha256:{}", hex(&Sha256::digest(&body)));
+            let body = read_all(&host.name, response, LARGEST).await?;
+            let digest = digest::of(&body).to_string();
             (kind, body.len() as u64, digest)
         }
     };
-    if size > LARGEST_MANIFEST {
-        let text = format!("its manifest of {size} bytes is larger than {LARGEST_MANIFEST}");
+    if size > LARGEST {
+        let text = format!("its manifest of {size} bytes is larger than {LARGEST}");
         return Err(Fault::nonsense(&host.name, text));
     }
     if let Some(wanted) = name.digest().filter(|wanted| *wanted != digest) {
@@ -153,10 +149,6 @@ async fn resolve(host: &Host, name: &Name, scope: &str) -> Result<Descriptor, Fa
         .parse::<oci_spec::image::Digest>()
         .map_err(|_| Fault::nonsense(&host.name, format!("{digest:?} is no digest")))?;
     Ok(Descriptor::new(MediaType::from(kind), size, digest))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 async fn open(
@@ -223,7 +215,7 @@ impl Blob {
             let Some(mut chunk) = within(&self.host, self.response.chunk()).await? else {
                 if self.left > 0 {
                     let text = format!("{} bytes did not come", self.left);
-                    return Err(Fault::new(&self.host, Kind::Lost(text)));
+                    return Err(Fault::new(&self.host, Why::Lost(text)));
                 }
                 return Ok(None);
             };
@@ -234,7 +226,7 @@ impl Blob {
             let length = chunk.len() as u64;
             if length > self.left {
                 let text = "it sends more than the size of the thing".to_owned();
-                return Err(Fault::new(&self.host, Kind::Nonsense(text)));
+                return Err(Fault::new(&self.host, Why::Nonsense(text)));
             }
             self.left -= length;
             if !chunk.is_empty() {

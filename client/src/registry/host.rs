@@ -17,7 +17,7 @@ use tokio::time::timeout;
 
 use super::auth::{Auth, Challenge};
 use super::credentials::Credentials;
-use super::fault::{Fault, Kind};
+use super::fault::{Fault, Why};
 use super::hosts::{Endpoint, is_local};
 use crate::error::{Context, Error, Result};
 use crate::output;
@@ -238,13 +238,13 @@ impl Host {
         let after = after.and_then(|text| text.to_str().ok()?.parse().ok());
         let said = self.said(response).await;
         Err(match status {
-            StatusCode::NOT_FOUND => Fault::new(&self.name, Kind::NotFound),
+            StatusCode::NOT_FOUND => Fault::new(&self.name, Why::NotFound),
             StatusCode::FORBIDDEN => self.auth.refusal(self, said).await,
             _ => {
                 let after = after.map(Duration::from_secs);
                 Fault::new(
                     &self.name,
-                    Kind::Refused {
+                    Why::Refused {
                         status,
                         said,
                         after,
@@ -270,7 +270,7 @@ pub(super) async fn within<T>(
         Ok(done) => done.map_err(|fault| Fault::lost(host, fault)),
         Err(_) => {
             let text = format!("it said nothing for {} s", SILENCE_LIMIT.as_secs());
-            Err(Fault::new(host, Kind::Lost(text)))
+            Err(Fault::new(host, Why::Lost(text)))
         }
     }
 }

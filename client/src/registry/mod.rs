@@ -19,9 +19,7 @@ mod options;
 mod registry;
 mod upload;
 
-pub(crate) use fault::Fault;
-pub(crate) use fetch::Blob;
 pub(crate) use name::Name;
 pub(crate) use options::Options;
-pub(crate) use registry::Registry;
-pub(crate) use upload::{Upload, Uploaded};
+pub(crate) use registry::{Faults, Registry};
+pub(crate) use upload::Uploaded;

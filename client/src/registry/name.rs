@@ -1,55 +1,71 @@
-//! Names of images, as people write them and as everything else knows them.
+//! Names of images as a registry needs them, in their parts.
 
 use std::fmt;
 use std::net::IpAddr;
 
-use oci_spec::distribution::{ParseError, Reference};
-
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::image::record;
 
 /// A whole name: registry, repository, and a tag, a digest or both.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Name(Reference);
+pub(crate) struct Name {
+    registry: String,
+    repository: String,
+    tag: Option<String>,
+    digest: Option<String>,
+}
 
 impl Name {
-    /// Reads a name the way Docker does: `busybox` is `docker.io/library/busybox:latest`.
+    /// Reads a name as people write it: `busybox` is `docker.io/library/busybox:latest`.
     ///
     /// # Errors
     /// It is none; the words say why.
     pub(crate) fn parse(text: &str) -> Result<Self> {
-        text.parse().map(Self).map_err(|fault| {
-            let has_capitals = fault == ParseError::ReferenceInvalidFormat
-                && text.to_lowercase().parse::<Reference>().is_ok();
-            let why = if has_capitals {
-                ParseError::NameContainsUppercase.to_string()
-            } else {
-                fault.to_string()
-            };
-            Error::said(format!(
-                "{text:?} is no name of an image: {why} (names are such as busybox, \
-                 quay.io/team/app:1.2 and localhost:5000/app@sha256:DIGEST)"
-            ))
+        let whole = record::normalise(text)?;
+        let (rest, digest) = match whole.split_once('@') {
+            Some((rest, digest)) => (rest, Some(digest.to_owned())),
+            None => (whole.as_str(), None),
+        };
+        // What is whole has a registry, and a colon after the last slash is the tag's.
+        let (registry, path) = rest.split_once('/').unwrap_or(("", rest));
+        let (repository, tag) = match path.split_once(':') {
+            Some((repository, tag)) => (repository, Some(tag.to_owned())),
+            None => (path, None),
+        };
+        Ok(Self {
+            registry: registry.to_owned(),
+            repository: repository.to_owned(),
+            tag,
+            digest,
         })
     }
 
     /// The registry as it is in the name, with its port if there is one.
     pub(crate) fn registry(&self) -> &str {
-        self.0.registry()
+        &self.registry
     }
 
     /// The repository in the registry.
     pub(crate) fn repository(&self) -> &str {
-        self.0.repository()
+        &self.repository
     }
 
     /// The digest, if it names one.
     pub(crate) fn digest(&self) -> Option<&str> {
-        self.0.digest()
+        self.digest.as_deref()
     }
 
     /// The tag, if it names one.
     pub(crate) fn tag(&self) -> Option<&str> {
-        self.0.tag()
+        self.tag.as_deref()
+    }
+
+    /// The same name with this digest in the place of any other.
+    pub(crate) fn with_digest(&self, digest: &str) -> Self {
+        Self {
+            digest: Some(digest.to_owned()),
+            ..self.clone()
+        }
     }
 
     /// What a registry is asked for: the digest, or else the tag.
@@ -61,7 +77,14 @@ impl Name {
 
 impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        write!(f, "{}/{}", self.registry, self.repository)?;
+        if let Some(tag) = &self.tag {
+            write!(f, ":{tag}")?;
+        }
+        match &self.digest {
+            Some(digest) => write!(f, "@{digest}"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -80,48 +103,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_completed() {
+    fn a_name_has_parts() {
         let digest = format!("sha256:{}", "a1".repeat(32));
-        for (written, meant) in [
-            ("busybox", "docker.io/library/busybox:latest"),
-            ("busybox:1.36", "docker.io/library/busybox:1.36"),
-            ("team/app", "docker.io/team/app:latest"),
-            (
-                "index.docker.io/busybox",
-                "docker.io/library/busybox:latest",
-            ),
-            ("localhost/app", "localhost/app:latest"),
-            ("127.0.0.1:5000/a/b/c:x", "127.0.0.1:5000/a/b/c:x"),
-            ("quay.io/app", "quay.io/app:latest"),
-        ] {
-            assert_eq!(Name::parse(written).unwrap().to_string(), meant);
-        }
-        let name = Name::parse(&format!("quay.io:1/app:2@{digest}")).unwrap();
-        assert_eq!(name.registry(), "quay.io:1");
-        assert_eq!(name.reference(), digest);
-        assert_eq!(name.tag(), Some("2"));
-        let name = Name::parse(&format!("app@{digest}")).unwrap();
-        assert_eq!(name.to_string(), format!("docker.io/library/app@{digest}"));
-        assert_eq!(name.tag(), None);
-    }
-
-    #[test]
-    fn what_is_no_name_is_said() {
-        for text in [
-            "",
-            ":x",
-            "a b",
-            "a//b",
-            "a@sha256:1",
-            "http://a/b",
-            "-a",
-            "a:",
-        ] {
-            let said = Name::parse(text).unwrap_err().to_string();
-            assert!(said.contains(&format!("{text:?}")), "{said}");
-        }
-        let said = Name::parse("quay.io/App").unwrap_err().to_string();
-        assert!(said.contains("lowercase"), "{said}");
+        let parts = |text: &str| {
+            let name = Name::parse(text).unwrap();
+            assert_eq!(Name::parse(&name.to_string()).unwrap(), name);
+            let asked = name.reference().to_owned();
+            (name.registry, name.repository, asked)
+        };
+        let three = |a: &str, b: &str, c: &str| (a.to_owned(), b.to_owned(), c.to_owned());
+        assert_eq!(
+            parts("busybox"),
+            three("docker.io", "library/busybox", "latest")
+        );
+        let local = "127.0.0.1:5000";
+        assert_eq!(parts("127.0.0.1:5000/a/b:x"), three(local, "a/b", "x"));
+        assert_eq!(parts("[::1]:5000/a"), three("[::1]:5000", "a", "latest"));
+        assert_eq!(
+            parts(&format!("quay.io/a@{digest}")),
+            three("quay.io", "a", &digest)
+        );
+        assert_eq!(
+            parts(&format!("quay.io/a:1@{digest}")),
+            three("quay.io", "a", &digest)
+        );
+        Name::parse("a b").unwrap_err();
     }
 
     #[test]

@@ -7,7 +7,7 @@ use reqwest::Method;
 use tokio::time::sleep;
 
 use super::credentials::docker_file;
-use super::fault::{Fault, Kind};
+use super::fault::{Fault, Why};
 use super::host::{Ask, Host};
 use super::hosts::{self, Endpoint};
 use super::name::Name;
@@ -18,8 +18,8 @@ use crate::error::{Error, Result};
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 /// The longest pause, also where a host asks for more.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
-/// How often the last host is asked again.
-const TRIES: u32 = 3;
+/// How often the last host is asked again where nothing else says so.
+pub(super) const TRIES: u32 = 3;
 
 /// The hosts for one registry.
 #[derive(Debug)]
@@ -88,10 +88,11 @@ impl Registry {
     }
 
     /// Asks one host after the other until one does it; the last is asked again when it may do
-    /// better then.
+    /// better then, at most `tries` times.
     pub(super) async fn each<'s, T, F>(
         &'s self,
         purpose: For,
+        tries: u32,
         step: impl Fn(&'s Host) -> F,
     ) -> std::result::Result<T, Faults>
     where
@@ -100,14 +101,14 @@ impl Registry {
         let hosts = self.hosts(purpose);
         let mut faults = Vec::new();
         for (place, host) in hosts.iter().enumerate() {
-            let tries = if place + 1 == hosts.len() { TRIES } else { 0 };
+            let tries = if place + 1 == hosts.len() { tries } else { 0 };
             match patiently(tries, || step(host)).await {
                 Ok(done) => {
                     host.set_lost(false);
                     return Ok(done);
                 }
                 Err(fault) => {
-                    host.set_lost(matches!(fault.kind, Kind::Lost(_)));
+                    host.set_lost(matches!(fault.why, Why::Lost(_)));
                     faults.push(fault);
                 }
             }
@@ -145,7 +146,7 @@ where
 }
 
 /// How long to wait before something is tried again the `again`-th time, from 0 on.
-pub(crate) fn pause(again: u32, fault: &Fault) -> Duration {
+fn pause(again: u32, fault: &Fault) -> Duration {
     let own = FIRST_PAUSE * 2_u32.saturating_pow(again.min(8));
     let asked = fault.after().unwrap_or_default();
     own.max(asked).min(LONGEST_PAUSE)
@@ -168,20 +169,27 @@ pub(super) fn pull_right(name: &Name) -> String {
 }
 
 impl Faults {
-    /// Whether it is just not there.
-    pub(crate) fn is_not_found(&self) -> bool {
-        self.0.last().is_some_and(Fault::is_not_found)
+    /// Whether the host that was asked last may do better a little later.
+    pub(crate) fn is_passing(&self) -> bool {
+        self.0.last().is_some_and(Fault::is_passing)
+    }
+
+    /// How long to wait before asking again the `again`-th time, from 0 on.
+    pub(crate) fn pause(&self, again: u32) -> Duration {
+        self.0
+            .last()
+            .map_or(FIRST_PAUSE, |fault| pause(again, fault))
     }
 
     /// The error for people, with what was wanted in front.
     pub(crate) fn about(self, what: impl fmt::Display) -> Error {
         Error::said(format!("{what}: {self}"))
     }
+}
 
-    /// The answer of the host that was asked last.
-    pub(crate) fn last(mut self) -> Fault {
-        let last = self.0.pop();
-        last.unwrap_or_else(|| Fault::nonsense("the registry", "nobody was asked"))
+impl From<Fault> for Faults {
+    fn from(fault: Fault) -> Self {
+        Self(vec![fault])
     }
 }
 

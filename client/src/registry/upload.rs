@@ -10,11 +10,11 @@ use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, Heade
 use reqwest::{Body, Method, StatusCode, Url};
 use tokio::time::timeout;
 
-use super::fault::{Fault, Kind};
+use super::fault::{Fault, Why};
 use super::fetch::place;
 use super::host::{Ask, Host, SILENCE_LIMIT};
 use super::name::Name;
-use super::registry::{Faults, For, Registry, reading};
+use super::registry::{Faults, For, Registry, TRIES, reading};
 use crate::error::Result;
 
 const DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
@@ -73,7 +73,7 @@ impl Registry {
         what: &Descriptor,
     ) -> std::result::Result<bool, Faults> {
         let scope = &push_right(name, None);
-        let asked = self.each(For::Push, async |host| {
+        let asked = self.each(For::Push, TRIES, async |host| {
             let url = host.url(name.repository(), &place(what));
             match host.ask(&reading(Method::HEAD, url, scope)).await {
                 Err(fault) if fault.is_not_found() => Ok(false),
@@ -94,7 +94,7 @@ impl Registry {
         from: Option<&str>,
     ) -> std::result::Result<Uploaded<'r>, Faults> {
         let step = |host: &'r Host| begin(host, name, what, from);
-        self.each(For::Push, step).await
+        self.each(For::Push, TRIES, step).await
     }
 
     /// Writes a manifest or index under a tag or its digest; answers the digest that the registry
@@ -110,7 +110,7 @@ impl Registry {
         body: Bytes,
     ) -> std::result::Result<Option<String>, Faults> {
         let scope = &push_right(name, None);
-        let put = self.each(For::Push, async |host| {
+        let put = self.each(For::Push, TRIES, async |host| {
             let url = host.url(name.repository(), &format!("manifests/{reference}"));
             let mut headers = HeaderMap::new();
             let kind = HeaderValue::try_from(what.media_type().to_string())
@@ -154,7 +154,7 @@ async fn begin<'r>(
     let response = match host.ask(&ask).await {
         // Who may not read the other repository may still write this one.
         Err(Fault {
-            kind: Kind::Unauthorized { .. },
+            why: Why::Unauthorized { .. },
             ..
         }) if from.is_some() => {
             return Box::pin(begin(host, name, what, None)).await;
@@ -212,7 +212,7 @@ impl Upload<'_> {
             Ok(done) => done.map(drop),
             Err(_) => {
                 let text = "it does not say whether it has it".to_owned();
-                Err(Fault::new(&self.host.name, Kind::Lost(text)))
+                Err(Fault::new(&self.host.name, Why::Lost(text)))
             }
         })
     }

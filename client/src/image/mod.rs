@@ -1,0 +1,11 @@
+//! Images as a client of containerd handles them: documents, blobs, records and snapshots.
+
+pub(crate) mod content;
+pub(crate) mod digest;
+pub(crate) mod lease;
+pub(crate) mod manifest;
+pub(crate) mod platform;
+pub(crate) mod progress;
+pub(crate) mod record;
+pub(crate) mod unpack;
+pub(crate) mod upload;
