@@ -97,7 +97,9 @@ impl Source<'_> {
                 let arrived = &arrived;
                 async move {
                     self.blob(&blob).await?;
-                    arrived.send_modify(|all| drop(all.insert(blob.digest().clone())));
+                    arrived.send_modify(|all| {
+                        all.insert(blob.digest().clone());
+                    });
                     Ok::<(), Error>(())
                 }
             });
