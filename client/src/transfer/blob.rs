@@ -160,22 +160,24 @@ impl Source<'_> {
         };
         let mut buffer = Vec::with_capacity(CHUNK);
         loop {
-            let next = blob.next().await;
-            if let Ok(Some(bytes)) = &next {
-                buffer.extend_from_slice(bytes);
-                part.more(bytes.len() as u64);
-                if buffer.len() < CHUNK {
-                    continue;
+            match blob.next().await {
+                Ok(Some(bytes)) => {
+                    part.more(bytes.len() as u64);
+                    let mut bytes = &bytes[..];
+                    while buffer.len() + bytes.len() >= CHUNK {
+                        let (now, later) = bytes.split_at(CHUNK - buffer.len());
+                        buffer.extend_from_slice(now);
+                        bytes = later;
+                        let full = std::mem::replace(&mut buffer, Vec::with_capacity(CHUNK));
+                        upload.write(full).await?;
+                    }
+                    buffer.extend_from_slice(bytes);
                 }
-            }
-            // Also what came before it broke off counts.
-            upload
-                .write(std::mem::replace(&mut buffer, Vec::with_capacity(CHUNK)))
-                .await?;
-            match next {
-                Ok(Some(_)) => {}
-                Ok(None) => return Ok(Ok(())),
-                Err(fault) => return Ok(Err(fault.into())),
+                ended => {
+                    // Also what came before it broke off counts.
+                    upload.write(buffer).await?;
+                    return Ok(ended.map(drop).map_err(Faults::from));
+                }
             }
         }
     }

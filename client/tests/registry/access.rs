@@ -293,7 +293,11 @@ fn what_is_not_there_is_said() {
         said.contains(&format!("{host}/app:2: {host} does not have it")),
         "{said}"
     );
-    let other = digest.replace(['a', 'b'], "0");
+    let (_, digits) = digest.split_once(':').unwrap();
+    let other = format!(
+        "sha256:{}",
+        digits.replace(|c: char| c.is_ascii_digit(), "f")
+    );
     let said = pull(&format!("{host}/app@{other}"));
     assert!(
         said.contains(&other) && said.contains("does not have it"),

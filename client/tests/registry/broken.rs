@@ -10,9 +10,9 @@ use crate::pull::{blobs, no_leases};
 use crate::server::{Layout, Server};
 
 /// Bytes of the large layer.
-const LARGE: usize = 8 << 20;
+const LARGE: usize = 4 << 20;
 /// Where it is broken off.
-const PART: u64 = 5 << 20;
+const PART: u64 = 2 << 20;
 
 on_both_engines! {
     a_broken_connection_is_gone_on_with
@@ -112,7 +112,7 @@ fn no_leases_but(bed: &Bed, count: usize) {
 fn a_broken_connection_is_gone_on_with(bed: &mut Bed) {
     let scene = Scene::new();
     scene.proxy.plan(Plan {
-        cut: (2_500_000, 3),
+        cut: (1_200_000, 3),
         ..scene.plan()
     });
     let ran = bed.wherry(&["pull", &scene.name]);
@@ -137,7 +137,7 @@ fn a_broken_connection_is_gone_on_with(bed: &mut Bed) {
 fn a_host_without_ranges_is_read_from_its_start(bed: &mut Bed) {
     let scene = Scene::new();
     scene.proxy.plan(Plan {
-        cut: (2_500_000, 1),
+        cut: (1_200_000, 1),
         no_ranges: true,
         ..scene.plan()
     });
@@ -269,7 +269,7 @@ fn one_takes_over_when_the_other_is_killed(bed: &mut Bed) {
 fn a_damaged_blob_is_refused_and_not_kept(bed: &mut Bed) {
     let scene = Scene::new();
     scene.proxy.plan(Plan {
-        flip: Some(3_000_000),
+        flip: Some(1_500_000),
         ..scene.plan()
     });
     let said = bed.wherry(&["pull", &scene.name]).failed(1);
@@ -286,7 +286,7 @@ fn a_damaged_blob_is_refused_and_not_kept(bed: &mut Bed) {
     // What is damaged beneath a part that was kept: all of it is fetched again.
     let scene = Scene::new();
     scene.proxy.plan(Plan {
-        flip: Some(3_000_000),
+        flip: Some(1_500_000),
         hold: Some(PART),
         ..scene.plan()
     });
