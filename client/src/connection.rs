@@ -13,6 +13,7 @@ use core_api::content::content_client::ContentClient;
 use core_api::diff::diff_client::DiffClient;
 use core_api::events_service::events_client::EventsClient;
 use core_api::images::images_client::ImagesClient;
+use core_api::introspection::introspection_client::IntrospectionClient;
 use core_api::leases::leases_client::LeasesClient;
 use core_api::namespaces::namespaces_client::NamespacesClient;
 use core_api::snapshots::snapshots_client::SnapshotsClient;
@@ -171,6 +172,10 @@ impl Connection {
 
     pub(crate) fn images(&self) -> ImagesClient<Transport> {
         ImagesClient::new(self.transport()).max_decoding_message_size(LARGEST_MESSAGE)
+    }
+
+    pub(crate) fn introspection(&self) -> IntrospectionClient<Transport> {
+        IntrospectionClient::new(self.transport()).max_decoding_message_size(LARGEST_MESSAGE)
     }
 
     pub(crate) fn snapshots(&self) -> SnapshotsClient<Transport> {

@@ -1,6 +1,7 @@
 //! `wherry`, the command for people: runs and looks at containers through containerd's own API,
 //! of `wherryd` or of any containerd.
 
+mod archive;
 mod cli;
 mod commands;
 mod connection;

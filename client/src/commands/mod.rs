@@ -1,15 +1,22 @@
 //! The commands, one per file.
 
 pub(crate) mod completion;
+pub(crate) mod df;
 pub(crate) mod events;
 pub(crate) mod exec;
+pub(crate) mod export;
+pub(crate) mod images;
+pub(crate) mod import;
 pub(crate) mod inspect;
 pub(crate) mod kill;
+pub(crate) mod prune;
 pub(crate) mod ps;
 pub(crate) mod pull;
 pub(crate) mod push;
 pub(crate) mod rm;
+pub(crate) mod rmi;
 pub(crate) mod run;
+pub(crate) mod tag;
 pub(crate) mod version;
 
 use std::process::ExitCode;
@@ -35,6 +42,13 @@ pub(crate) async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Rm(rm) => done(rm.execute(&Connection::open(daemon).await?).await),
         Command::Inspect(inspect) => done(inspect.execute(&Connection::open(daemon).await?).await),
         Command::Events(events) => done(events.execute(&Connection::open(daemon).await?).await),
+        Command::Import(import) => done(import.execute(&Connection::open(daemon).await?).await),
+        Command::Export(export) => done(export.execute(&Connection::open(daemon).await?).await),
+        Command::Images(images) => done(images.execute(&Connection::open(daemon).await?).await),
+        Command::Tag(tag) => done(tag.execute(&Connection::open(daemon).await?).await),
+        Command::Rmi(rmi) => done(rmi.execute(&Connection::open(daemon).await?).await),
+        Command::Df(df) => done(df.execute(&Connection::open(daemon).await?).await),
+        Command::Prune(prune) => done(prune.execute(&Connection::open(daemon).await?).await),
         Command::Completion(completion) => done(completion.execute()),
         Command::Version(version) => done(version.execute(daemon).await),
     }

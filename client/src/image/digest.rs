@@ -7,9 +7,29 @@ use crate::error::{Error, Result};
 
 /// The SHA-256 of bytes.
 pub(crate) fn of(bytes: &[u8]) -> Digest {
-    let text = format!("sha256:{}", hex(&Sha256::digest(bytes)));
-    // The grammar of digests holds what was made here.
-    Digest::try_from(text).unwrap_or_else(|_| unreachable!("a SHA-256 in hexadecimal digits"))
+    named(&Sha256::digest(bytes))
+}
+
+/// The SHA-256 of bytes that come one after the other.
+#[derive(Debug, Default)]
+pub(crate) struct Sum(Sha256);
+
+impl Sum {
+    /// More bytes.
+    pub(crate) fn add(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The digest of all.
+    pub(crate) fn digest(self) -> Digest {
+        named(&self.0.finalize())
+    }
+}
+
+fn named(sum: &[u8]) -> Digest {
+    // The grammar of digests holds what is made here.
+    Digest::try_from(format!("sha256:{}", hex(sum)))
+        .unwrap_or_else(|_| unreachable!("a SHA-256 in hexadecimal digits"))
 }
 
 /// The SHA-256 of text as the link of a chain.

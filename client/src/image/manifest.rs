@@ -201,28 +201,30 @@ pub(crate) fn children(document: &Document) -> Vec<&Descriptor> {
 }
 
 /// The labels by which a document's blob keeps those children for which `keep` says so, by the
-/// names that containerd's own clients use. Layers that registries do not keep are not held.
+/// names that containerd's own clients use. Layers that registries do not keep are not held. The
+/// numbers count all children, so that what an earlier choice kept stays.
 pub(crate) fn labels(
     document: &Document,
-    mut keep: impl FnMut(&Descriptor) -> bool,
+    keep: impl Fn(&Descriptor) -> bool,
 ) -> BTreeMap<String, String> {
     let mut labels = BTreeMap::new();
     let (mut manifests, mut layers, mut others) = (0, 0, 0);
-    for child in children(document).into_iter().filter(|child| keep(child)) {
-        let mut next = |prefix: &str, count: &mut usize| {
-            let name = format!("{prefix}{count}");
-            *count += 1;
-            name
-        };
-        let suffix = match kind(child.media_type()) {
-            Kind::Config => "config".to_owned(),
-            Kind::Index | Kind::Manifest => next("m.", &mut manifests),
-            Kind::Layer => next("l.", &mut layers),
+    for child in children(document) {
+        let (prefix, count) = match kind(child.media_type()) {
+            Kind::Config => ("config", None),
+            Kind::Index | Kind::Manifest => ("m.", Some(&mut manifests)),
+            Kind::Layer => ("l.", Some(&mut layers)),
             Kind::ForeignLayer => continue,
-            Kind::Other => next("", &mut others),
+            Kind::Other => ("", Some(&mut others)),
         };
-        let name = format!("containerd.io/gc.ref.content.{suffix}");
-        labels.insert(name, child.digest().to_string());
+        let mut name = format!("containerd.io/gc.ref.content.{prefix}");
+        if let Some(count) = count {
+            name += &count.to_string();
+            *count += 1;
+        }
+        if keep(child) {
+            labels.insert(name, child.digest().to_string());
+        }
     }
     labels
 }

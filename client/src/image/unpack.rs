@@ -18,7 +18,7 @@ use super::lease::Lease;
 use super::progress::{Part, Progress};
 use super::{content, digest, manifest};
 use crate::connection::Connection;
-use crate::error::{Context, Error, Result};
+use crate::error::{Error, Result};
 use crate::random;
 
 /// The snapshotter where nobody says another, as in containerd's clients.

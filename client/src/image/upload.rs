@@ -15,7 +15,7 @@ use tonic::{Code, Status, Streaming};
 use super::content;
 use super::manifest::{Kind, kind};
 use crate::connection::Connection;
-use crate::error::{Context, Error, Result};
+use crate::error::{Error, Result};
 
 /// How many bytes are best sent at once.
 pub(crate) const CHUNK: usize = 1 << 20;
@@ -210,6 +210,11 @@ impl Upload {
         self.send(WriteAction::Write, data, BTreeMap::new()).await?;
         self.offset += length;
         Ok(())
+    }
+
+    /// Says what its digest is to be, where that was not known when it was begun.
+    pub(crate) fn expect(&mut self, digest: Digest) {
+        self.wanted.digest = Some(digest);
     }
 
     /// Makes it a blob with these labels; answers its digest. Where another writer was first, its

@@ -201,11 +201,6 @@ async fn open(
 }
 
 impl Blob {
-    /// The host that sends it.
-    pub(crate) fn host(&self) -> &str {
-        &self.host
-    }
-
     /// The next bytes; none at the end, which comes when the size is reached.
     ///
     /// # Errors

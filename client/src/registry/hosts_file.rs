@@ -258,7 +258,7 @@ impl Reader<'_> {
     }
 
     fn resolved(&self, name: &str) -> PathBuf {
-        self.file.parent().unwrap_or(Path::new("")).join(name)
+        self.file.with_file_name(name)
     }
 
     /// A file, a list of files, or a list of pairs of files.

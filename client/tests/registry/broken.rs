@@ -4,7 +4,7 @@
 use std::fs;
 use std::process::Stdio;
 
-use crate::common::{Bed, Engine, Running, eventually};
+use crate::common::{Bed, Running, eventually, on_both_engines};
 use crate::proxy::{Plan, Proxy, Seen};
 use crate::pull::{blobs, no_leases};
 use crate::server::{Layout, Server};

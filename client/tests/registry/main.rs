@@ -13,24 +13,6 @@
 #[path = "../common/mod.rs"]
 mod common;
 
-/// Makes a test of each function, for each engine.
-macro_rules! on_both_engines {
-    ($($name:ident)*) => {
-        mod wherryd {
-            $(#[test]
-            fn $name() {
-                super::$name(&mut super::Bed::new(super::Engine::Wherryd));
-            })*
-        }
-        mod containerd {
-            $(#[test]
-            fn $name() {
-                super::$name(&mut super::Bed::new(super::Engine::Containerd));
-            })*
-        }
-    };
-}
-
 mod access;
 mod broken;
 mod proxy;

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use crate::common::{Bed, Engine, run};
+use crate::common::{Bed, on_both_engines, run};
 use crate::proxy::Proxy;
 use crate::server::{Layout, Server};
 

@@ -1,6 +1,6 @@
 //! What a push sends, and what it does not.
 
-use crate::common::{Bed, Engine};
+use crate::common::{Bed, on_both_engines};
 use crate::proxy::{Plan, Proxy};
 use crate::pull::no_leases;
 use crate::server::{Layout, Server};
