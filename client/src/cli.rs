@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    completion, df, events, exec, export, images, import, inspect, kill, prune, ps, rm, rmi, run,
-    tag, version,
+    completion, df, events, exec, export, images, import, inspect, kill, prune, ps, pull, push, rm,
+    rmi, run, tag, version,
 };
 
 /// Exit code of `run` and `exec` when they, and not the container, failed: it leaves the low codes
@@ -56,6 +56,8 @@ pub(crate) struct Daemon {
 pub(crate) enum Command {
     Run(Box<run::Run>),
     Ps(ps::Ps),
+    Pull(Box<pull::Pull>),
+    Push(Box<push::Push>),
     Exec(Box<exec::Exec>),
     Kill(kill::Kill),
     Rm(rm::Rm),

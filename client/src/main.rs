@@ -10,11 +10,13 @@ mod image;
 mod output;
 mod process;
 mod random;
+mod registry;
 mod signals;
 mod spec;
 mod stdio;
 mod terminal;
 mod time;
+mod transfer;
 
 use std::process::ExitCode;
 

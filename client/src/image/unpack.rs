@@ -115,6 +115,20 @@ pub(crate) async fn unpack(
     image: &Unpackable,
     progress: &Progress,
 ) -> Result<()> {
+    unpack_arriving(lease, snapshotter, image, progress, async |_| ()).await
+}
+
+/// As [`unpack`], while the layers are still being loaded: `arrived` waits for one.
+///
+/// # Errors
+/// As [`unpack`].
+pub(crate) async fn unpack_arriving(
+    lease: &Lease,
+    snapshotter: &str,
+    image: &Unpackable,
+    progress: &Progress,
+    arrived: impl AsyncFn(&Digest),
+) -> Result<()> {
     let connection = lease.connection();
     let mut below = "";
     let layers = image
@@ -124,6 +138,7 @@ pub(crate) async fn unpack(
         .zip(&image.diff_ids)
         .zip(&image.chain);
     for ((layer, diff_id), name) in layers {
+        arrived(layer.digest()).await;
         // Held before it is looked for: nobody can remove it after it was seen.
         lease
             .hold(&format!("snapshots/{snapshotter}"), name)

@@ -104,6 +104,18 @@ pub(crate) struct Upload {
 /// # Errors
 /// The daemon's refusal, or the other writer is stuck.
 pub(crate) async fn open(connection: &Connection, wanted: Wanted) -> Result<Opened> {
+    open_telling(connection, wanted, |_| ()).await
+}
+
+/// As [`open`]; `waiting` is told how many bytes the other writer has, as often as it is looked.
+///
+/// # Errors
+/// As [`open`].
+pub(crate) async fn open_telling(
+    connection: &Connection,
+    wanted: Wanted,
+    mut waiting: impl FnMut(u64),
+) -> Result<Opened> {
     let mut seen = (None, Instant::now());
     loop {
         match attempt(connection, &wanted).await {
@@ -111,6 +123,11 @@ pub(crate) async fn open(connection: &Connection, wanted: Wanted) -> Result<Open
             Err(status) if status.code() == Code::AlreadyExists => return Ok(Opened::There),
             Err(status) if is_taken(&status) => {
                 let progress = progress(connection, &wanted.reference).await;
+                waiting(
+                    progress
+                        .and_then(|at| u64::try_from(at).ok())
+                        .unwrap_or_default(),
+                );
                 if progress != seen.0 {
                     seen = (progress, Instant::now());
                 } else if seen.1.elapsed() > STALLED {
@@ -241,16 +258,7 @@ impl Upload {
             ..
         } = self;
         drop((requests, answers));
-        let request = AbortRequest {
-            r#ref: wanted.reference.clone(),
-        };
-        match connection.content().abort(request).await {
-            Err(status) if status.code() != Code::NotFound => Err(Error::refused(
-                format!("cannot give up {}", wanted.name()),
-                status,
-            )),
-            _ => Ok(()),
-        }
+        forget(&connection, &wanted.reference).await
     }
 
     async fn send(
@@ -292,6 +300,21 @@ impl Upload {
 
     fn refusal(&self, status: Status) -> Error {
         Error::refused(format!("cannot write {}", self.wanted.name()), status)
+    }
+}
+
+/// Throws away what was written under a name; that there is nothing is fine.
+///
+/// # Errors
+/// The daemon's refusal.
+pub(crate) async fn forget(connection: &Connection, reference: &str) -> Result<()> {
+    let r#ref = reference.to_owned();
+    match connection.content().abort(AbortRequest { r#ref }).await {
+        Err(status) if status.code() != Code::NotFound => Err(Error::refused(
+            format!("cannot give up {reference}"),
+            status,
+        )),
+        _ => Ok(()),
     }
 }
 
