@@ -84,6 +84,9 @@ pub(crate) struct Run {
     /// Program to run in place of the image's entry point; an empty one for none
     #[arg(long, value_name = "PROGRAM")]
     entrypoint: Option<String>,
+    /// What to do when the image is not here
+    #[arg(long, value_enum, default_value = "never", conflicts_with = "rootfs")]
+    pull: Fetch,
     /// Platform of the image [default: this machine's]
     #[arg(long, value_name = "PLATFORM", conflicts_with = "rootfs")]
     platform: Option<Platform>,
@@ -126,6 +129,15 @@ pub(crate) struct Run {
     /// The image, the command and its arguments
     #[arg(value_name = "IMAGE", trailing_var_arg = true)]
     pub(crate) words: Vec<String>,
+}
+
+/// Whether an image that is not here is fetched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Fetch {
+    /// Say that it is not here
+    Never,
+    /// Pull it
+    Missing,
 }
 
 impl Run {

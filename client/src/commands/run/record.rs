@@ -11,14 +11,16 @@ use core_api::{Any, runc_options};
 use oci_spec::image::Config;
 use oci_spec::runtime::User;
 
-use super::Run;
+use super::{Fetch, Run};
 use crate::connection::Connection;
 use crate::error::{Context, Error, Result};
 use crate::image::lease::{Lease, under_lease};
 use crate::image::progress::Progress;
 use crate::image::ready::{self, Choice, Ready};
-use crate::image::{inside, unpack};
+use crate::image::{inside, record as images, unpack};
+use crate::registry::{Name, Options, Registry};
 use crate::spec::{self, Wishes, find_user, image};
+use crate::transfer::{Pull, pull};
 use crate::{signals, terminal};
 
 const RUNC_OPTIONS: &str = "containerd.runc.v1.Options";
@@ -78,6 +80,9 @@ impl Run {
     ) -> Result<Vec<Mount>> {
         // What cannot be met whatever the image is, is said before anything is done.
         self.runtime_options()?;
+        if self.pull == Fetch::Missing && images::find(connection, name).await?.is_none() {
+            self.fetch(name, connection).await?;
+        }
         under_lease(connection, async |lease| {
             let progress = Progress::new(self.quiet);
             let choice = Choice {
@@ -96,6 +101,28 @@ impl Run {
             created.map(|()| ready.mounts)
         })
         .await
+    }
+
+    async fn fetch(&self, name: &str, connection: &Connection) -> Result<()> {
+        let name = Name::parse(name)?;
+        let registry = Registry::open(&name, &Options::default())?;
+        let wanted = Pull {
+            name: &name,
+            registry: &registry,
+            platform: self.platform.clone(),
+            all_platforms: false,
+            unpack: Some(self.snapshotter.clone()),
+            parallel: 3,
+        };
+        let mut signals = signals::listen()?;
+        let pulled = pull(
+            connection,
+            &wanted,
+            &Progress::new(self.quiet),
+            &mut signals,
+        )
+        .await;
+        pulled.map(drop)
     }
 
     async fn create_on(
