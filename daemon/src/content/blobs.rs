@@ -44,6 +44,12 @@ impl Blobs {
         Ok(Self { folder })
     }
 
+    /// As [`Blobs::open`], and nothing is made.
+    pub fn at(content: &Path) -> Self {
+        let folder = content.join("blobs/sha256");
+        Self { folder }
+    }
+
     /// Where the blob is, or would be.
     pub fn path(&self, digest: &Digest) -> PathBuf {
         self.folder.join(digest.hex())
@@ -88,13 +94,32 @@ impl Blobs {
         sys::fs::remove_if_exists(&path).map_err(|error| told(&path, &error))
     }
 
+    /// Moves a blob whose bytes are not its own out of the way, to where it can be looked at, and
+    /// answers where that is.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn set_aside(&self, digest: &Digest) -> Result<PathBuf, Status> {
+        let content = self.folder.ancestors().nth(2).unwrap_or(&self.folder);
+        let aside = content.join("damaged");
+        private_folder(&aside)?;
+        let (from, to) = (self.path(digest), aside.join(digest.hex()));
+        fs::rename(&from, &to).map_err(|error| told(&from, &error))?;
+        sync_folder(&aside)?;
+        sync_folder(&self.folder)?;
+        Ok(to)
+    }
+
     /// Every blob that there is a file for.
     ///
     /// # Errors
     /// Those of the file system.
     pub fn all(&self) -> Result<Vec<Digest>, Status> {
         let mut found = Vec::new();
-        let entries = fs::read_dir(&self.folder).map_err(|error| told(&self.folder, &error))?;
+        let entries = match fs::read_dir(&self.folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(found),
+            entries => entries.map_err(|error| told(&self.folder, &error))?,
+        };
         for entry in entries {
             let name = entry
                 .map_err(|error| told(&self.folder, &error))?

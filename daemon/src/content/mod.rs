@@ -23,7 +23,7 @@ use blobs::Blobs;
 use ingest::Ingests;
 
 /// The folder below the daemon's root, as containerd has it.
-const FOLDER: &str = "io.containerd.content.v1.content";
+pub const FOLDER: &str = "io.containerd.content.v1.content";
 
 /// The content store; clones share it.
 #[derive(Debug, Clone)]

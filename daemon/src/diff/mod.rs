@@ -8,6 +8,7 @@
 pub mod apply;
 pub mod blobs;
 pub mod changes;
+pub mod compare;
 pub mod fault;
 mod inodes;
 pub mod media;
@@ -25,7 +26,7 @@ pub mod write;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Seek, SeekFrom};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -69,7 +70,7 @@ impl Differ {
     /// With blobs from `blobs`, and mount points below `root`, the daemon's folder. Unpacking
     /// leaves at least `reserve` bytes of the disk free.
     pub fn new(blobs: Arc<dyn Blobs>, root: &Path, reserve: u64) -> Self {
-        let scratch = root.join("io.wherry.diff.v1");
+        let scratch = scratch(root);
         mounts::recover(&scratch);
         Self {
             blobs,
@@ -179,6 +180,11 @@ impl Differ {
             annotations: BTreeMap::new(),
         })
     }
+}
+
+/// The folder of mount points and temporary files below the daemon's.
+pub fn scratch(root: &Path) -> PathBuf {
+    root.join("io.wherry.diff.v1")
 }
 
 /// The name of an upload that nobody else has.

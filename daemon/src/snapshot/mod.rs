@@ -8,7 +8,9 @@
 
 pub mod copy;
 pub mod driver;
+pub mod in_use;
 pub mod probe;
+mod rebuild;
 mod sweep;
 pub mod usage;
 
