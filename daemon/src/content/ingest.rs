@@ -238,7 +238,8 @@ fn remove(folder: &Path) -> Result<(), Status> {
     }
 }
 
-fn hash_file(path: &Path, hash: &mut Sha256) -> Result<(), Status> {
+/// Adds all of a file to a hash.
+pub(super) fn hash_file(path: &Path, hash: &mut Sha256) -> Result<(), Status> {
     let mut read = || -> io::Result<()> {
         let mut file = File::open(path)?;
         let mut buffer = vec![0; READ_SIZE];

@@ -37,12 +37,13 @@ use tonic::Status;
 use blobs::{Blobs, Upload};
 use fault::Fault;
 use media::Compression;
+use stream::Passed;
 
 /// How many layers are worked on at the same time: each may take 4 MiB of buffers and, in
 /// Zstandard, 16 MiB of window, and two keep two processors and the disk busy.
 const AT_ONCE: usize = 2;
 /// The label that tells the digest of a compressed layer's content.
-const UNCOMPRESSED: &str = "containerd.io/uncompressed";
+pub const UNCOMPRESSED: &str = "containerd.io/uncompressed";
 
 /// Unpacks and makes layers; clones share it.
 #[derive(Debug, Clone)]
@@ -94,13 +95,39 @@ impl Differ {
     ) -> Result<Descriptor, Status> {
         let reading = media::reading(&layer.media_type)?;
         let blob = self.blobs.open(namespace, &layer.digest)?;
+        let known = self.blobs.uncompressed(namespace, &layer.digest);
+        let (blobs, digest) = (self.blobs.clone(), layer.digest.clone());
         let (scratch, reserve) = (self.scratch.clone(), self.reserve);
         let turn = self.turn.clone().acquire_owned().await;
         let passed = blocking(move || {
             // Held by the work itself: a client that goes away does not end it.
             let _turn = turn;
             let tree = mounts::for_writing(&mounts, &scratch)?;
-            let passed = apply::apply_blob(blob, reading, &tree.place, reserve)?;
+            let length = blob.metadata().map_or(0, |found| found.len());
+            let whole = |fault| match blobs.check(&digest) {
+                Ok(()) => Err(fault),
+                Err(refusal) => Err(Fault::Damaged(refusal.message().to_owned())),
+            };
+            let check = |passed: &Passed| {
+                // What is as long as its blob was not compressed.
+                let wanted = known.as_deref();
+                let wanted = wanted.or_else(|| (passed.size == length).then_some(&*digest));
+                if wanted.is_none_or(|wanted| wanted == passed.digest) {
+                    return Ok(());
+                }
+                let text = format!("the layer has become {}", passed.digest);
+                // A label that lies is its client's business.
+                whole(Fault::Layer(text)).or_else(|fault| match fault {
+                    Fault::Damaged(_) => Err(fault),
+                    _ => Ok(()),
+                })
+            };
+            let passed = apply::apply_checked(blob, reading, &tree.place, reserve, check);
+            let passed = passed.or_else(|fault| match fault {
+                // The layer may have been made so, or it is our disk that has changed it.
+                Fault::Layer(_) => whole(fault),
+                other => Err(other),
+            })?;
             if sync {
                 File::open(&tree.place.root)
                     .and_then(|folder| Ok(nix::unistd::syncfs(folder)?))
