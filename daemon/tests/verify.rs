@@ -8,6 +8,8 @@
 )]
 
 mod common;
+#[path = "common/disk.rs"]
+mod disk;
 #[path = "common/image.rs"]
 mod image;
 #[path = "common/tree.rs"]
@@ -22,6 +24,7 @@ use std::time::{Duration, Instant};
 use common::{Bed, Ran, Shims, eventually, run};
 use daemon::store::Store;
 use daemon::store::audit::{Edit, Table};
+use disk::Disk;
 use image::{Image, Layer, digest};
 use tree::{Tree, difference};
 
@@ -37,6 +40,14 @@ fn describe(root: &Path) -> Tree {
 }
 
 const NAME: &str = "example.org/verify:1";
+
+/// A daemon whose root is in memory: repairs wait for the disk, which others use too.
+fn bed() -> (Disk, Bed) {
+    let disk = Disk::new(200 << 10);
+    let mut bed = Bed::new(Shims::Ours);
+    disk.serve(&mut bed);
+    (disk, bed)
+}
 
 fn small() -> Image {
     let base = Layer::default()
@@ -95,8 +106,9 @@ fn flip(path: &Path) {
 }
 
 fn snapshots(bed: &Bed, snapshotter: &str) -> PathBuf {
-    bed.root
-        .join(format!("io.containerd.snapshotter.v1.{snapshotter}/snapshots"))
+    bed.root.join(format!(
+        "io.containerd.snapshotter.v1.{snapshotter}/snapshots"
+    ))
 }
 
 /// The trees of an image's snapshots, the lowest first, found by their mounts.
@@ -123,7 +135,7 @@ fn trees(bed: &Bed, image: &Image, snapshotter: &str) -> Vec<PathBuf> {
 
 #[test]
 fn what_is_whole_has_no_findings_and_a_running_daemon_is_named() {
-    let mut bed = Bed::new(Shims::Ours);
+    let (_disk, mut bed) = bed();
     for snapshotter in ["overlayfs", "native"] {
         import(&bed, &small(), snapshotter);
     }
@@ -138,7 +150,10 @@ fn what_is_whole_has_no_findings_and_a_running_daemon_is_named() {
     is_clean(&bed);
     let ran = verify(&bed, &["--repair"]);
     assert_eq!((ran.code, ran.stdout.as_str()), (Some(0), ""), "{ran:?}");
-    assert!(ran.stderr.contains("5 blobs, 4 snapshots, 1 images"), "{ran:?}");
+    assert!(
+        ran.stderr.contains("5 blobs, 4 snapshots, 1 images"),
+        "{ran:?}"
+    );
     let elsewhere = bed.dir.path().join("nothing");
     let refused = run(bed.command().arg("--root").arg(&elsewhere).arg("verify"));
     assert_eq!(refused.code, Some(2), "{refused:?}");
@@ -161,9 +176,12 @@ fn a_damaged_blob_is_named_with_its_image_and_comes_back_with_the_next_pull() {
     };
     let remove = |path: &Path| fs::remove_file(path).unwrap();
     type Damage<'a> = &'a dyn Fn(&Path);
-    let damages: [(&str, Damage<'_>); 3] =
-        [("flip", &flip), ("truncate", &truncate), ("remove", &remove)];
-    let mut bed = Bed::new(Shims::Ours);
+    let damages: [(&str, Damage<'_>); 3] = [
+        ("flip", &flip),
+        ("truncate", &truncate),
+        ("remove", &remove),
+    ];
+    let (_disk, mut bed) = bed();
     for (name, damage) in damages {
         for target in [&layer, &manifest] {
             import(&bed, &image, "overlayfs");
@@ -210,7 +228,9 @@ fn damages() -> Vec<(&'static str, fn(&Path, &Path))> {
             fs::remove_file(base.join("etc/link")).unwrap();
             fs::write(base.join("etc/link"), "").unwrap();
         }),
-        ("extra", |base, _| fs::write(base.join("extra"), "").unwrap()),
+        ("extra", |base, _| {
+            fs::write(base.join("extra"), "").unwrap()
+        }),
         ("many", |_, top| {
             for entry in fs::read_dir(top.join("many")).unwrap() {
                 fs::write(entry.unwrap().path(), "").unwrap();
@@ -240,7 +260,7 @@ fn damages() -> Vec<(&'static str, fn(&Path, &Path))> {
 fn a_damaged_snapshot_is_made_anew_from_its_layer() {
     for snapshotter in ["overlayfs", "native"] {
         let image = small();
-        let mut bed = Bed::new(Shims::Ours);
+        let (_disk, mut bed) = bed();
         import(&bed, &image, snapshotter);
         let [base, top] = trees(&bed, &image, snapshotter).try_into().unwrap();
         bed.stop();
@@ -253,7 +273,11 @@ fn a_damaged_snapshot_is_made_anew_from_its_layer() {
             assert!(found.stdout.contains(named), "{told}");
             assert!(found.stdout.contains("--repair makes it anew"), "{told}");
             let repaired = verify(&bed, &["--repair"]);
-            assert_eq!(repaired.code, Some(0), "{snapshotter} {number}: {repaired:?}");
+            assert_eq!(
+                repaired.code,
+                Some(0),
+                "{snapshotter} {number}: {repaired:?}"
+            );
             for (tree, before) in [&base, &top].into_iter().zip(&whole) {
                 let after = describe(tree);
                 let differ = difference(before, &after);
@@ -270,7 +294,7 @@ fn a_damaged_snapshot_is_made_anew_from_its_layer() {
 #[test]
 fn a_copy_that_lost_or_changed_what_the_parent_has_is_made_anew() {
     let image = small();
-    let mut bed = Bed::new(Shims::Ours);
+    let (_disk, mut bed) = bed();
     import(&bed, &image, "native");
     let [_, top] = trees(&bed, &image, "native").try_into().unwrap();
     bed.stop();
@@ -299,7 +323,7 @@ fn a_copy_that_lost_or_changed_what_the_parent_has_is_made_anew() {
 #[test]
 fn a_damaged_snapshot_without_its_layer_is_forgotten_unless_a_container_stands_on_it() {
     let image = small();
-    let mut bed = Bed::new(Shims::Ours);
+    let (_disk, mut bed) = bed();
     import(&bed, &image, "overlayfs");
     let [base, _] = trees(&bed, &image, "overlayfs").try_into().unwrap();
     bed.ctr(&["snapshots", "prepare", "mine", &image.chain(1)])
@@ -310,7 +334,12 @@ fn a_damaged_snapshot_without_its_layer_is_forgotten_unless_a_container_stands_o
     fs::remove_dir_all(base.join("etc")).unwrap();
     let found = verify(&bed, &["--repair"]);
     assert_eq!(found.code, Some(1), "{found:?}");
-    for word in ["overlayfs/mine", "pull again", NAME, "verify --repair again"] {
+    for word in [
+        "overlayfs/mine",
+        "pull again",
+        NAME,
+        "verify --repair again",
+    ] {
         assert!(found.stdout.contains(word), "{word}: {found:?}");
     }
     bed.start();
@@ -320,7 +349,10 @@ fn a_damaged_snapshot_without_its_layer_is_forgotten_unless_a_container_stands_o
     // The blob is missing still.
     assert_eq!(found.code, Some(1), "{found:?}");
     assert!(found.stdout.contains("forgotten, 2 with"), "{found:?}");
-    assert_eq!(fs::read_dir(snapshots(&bed, "overlayfs")).unwrap().count(), 0);
+    assert_eq!(
+        fs::read_dir(snapshots(&bed, "overlayfs")).unwrap().count(),
+        0
+    );
     bed.start();
     import(&bed, &image, "overlayfs");
     bed.stop();
@@ -330,7 +362,7 @@ fn a_damaged_snapshot_without_its_layer_is_forgotten_unless_a_container_stands_o
 #[test]
 fn what_is_mounted_is_not_replaced() {
     let image = small();
-    let mut bed = Bed::new(Shims::Ours);
+    let (_disk, mut bed) = bed();
     import(&bed, &image, "overlayfs");
     let [base, top] = trees(&bed, &image, "overlayfs").try_into().unwrap();
     bed.stop();
@@ -354,7 +386,7 @@ fn what_is_mounted_is_not_replaced() {
 
 #[test]
 fn what_a_kill_leaves_is_harmless_and_removed() {
-    let mut bed = Bed::new(Shims::Ours);
+    let (_disk, mut bed) = bed();
     import(&bed, &small(), "overlayfs");
     bed.stop();
     let content = bed.root.join("io.containerd.content.v1.content");
@@ -395,7 +427,7 @@ fn what_a_kill_leaves_is_harmless_and_removed() {
 #[test]
 fn records_that_contradict_each_other_are_mended() {
     let image = small();
-    let mut bed = Bed::new(Shims::Ours);
+    let (_disk, mut bed) = bed();
     import(&bed, &image, "overlayfs");
     bed.stop();
     let ns = bed.namespace.clone();
@@ -406,23 +438,37 @@ fn records_that_contradict_each_other_are_mended() {
     let layer = digest(&image.layers[0]);
     let child = format!("{ns}\0overlayfs\0{}\0{}", image.chain(0), image.chain(1));
     for (edits, named) in [
-        (vec![Edit::remove(Table::Namespaces, ns.as_str())], "namespace"),
-        (vec![Edit::remove(Table::Blobs, layer.as_str())], "whole with"),
+        (
+            vec![Edit::remove(Table::Namespaces, ns.as_str())],
+            "namespace",
+        ),
+        (
+            vec![Edit::remove(Table::Blobs, layer.as_str())],
+            "whole with",
+        ),
         (
             vec![Edit::put(Table::Blobs, layer.as_str(), vec![1; 8])],
             "whole with",
         ),
-        (vec![Edit::remove(Table::Children, child.as_str())], "snapshots"),
         (
-            vec![Edit::remove(Table::Numbers, "overlayfs")],
+            vec![Edit::remove(Table::Children, child.as_str())],
             "snapshots",
         ),
+        (vec![Edit::remove(Table::Numbers, "overlayfs")], "snapshots"),
         (
-            vec![Edit::put(Table::Resources, format!("{ns}\0l\0content\0x"), vec![])],
+            vec![Edit::put(
+                Table::Resources,
+                format!("{ns}\0l\0content\0x"),
+                vec![],
+            )],
             "lease l",
         ),
         (
-            vec![Edit::put(Table::Blobs, digest(b"no"), vec![2, 0, 0, 0, 0, 0, 0, 0])],
+            vec![Edit::put(
+                Table::Blobs,
+                digest(b"no"),
+                vec![2, 0, 0, 0, 0, 0, 0, 0],
+            )],
             "no namespace knows it",
         ),
         (
@@ -459,7 +505,7 @@ fn a_repair_that_is_killed_is_finished_by_the_next() {
     let layers = (0..3).map(|n| Layer::default().files(&format!("d{n}"), n, 80, 3000));
     let image = Image::new(NAME, layers.collect());
     for snapshotter in ["overlayfs", "native"] {
-        let mut bed = Bed::new(Shims::Ours);
+        let (_disk, mut bed) = bed();
         import(&bed, &image, snapshotter);
         let trees = trees(&bed, &image, snapshotter);
         bed.stop();

@@ -10,6 +10,7 @@ pub mod ingest;
 mod layers;
 pub mod session;
 
+use std::collections::HashSet;
 use std::fmt;
 use std::fs::File;
 use std::io;
@@ -101,8 +102,12 @@ impl Content {
         if self.is_shared {
             return Ok(());
         }
-        let known = self.store.rows(Table::Blobs)?.into_iter();
-        let removed = self.blobs.keep(&known.map(|row| row.0).collect())?;
+        let blobs = self.store.rows(Table::Blobs)?.into_iter().map(|row| row.0);
+        let mut known: HashSet<String> = blobs.collect();
+        for (key, _) in self.store.rows(Table::Content)? {
+            known.extend(key.split('\0').nth(1).map(str::to_owned));
+        }
+        let removed = self.blobs.keep(&known)?;
         if removed > 0 {
             log::info!("{removed} blobs without a record removed");
         }

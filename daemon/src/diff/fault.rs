@@ -38,6 +38,11 @@ impl Fault {
         Self::Layer(format!("entry {:?}: {what}", String::from_utf8_lossy(path)))
     }
 
+    /// What the store says of a blob that it has looked at.
+    pub fn damaged(refusal: Status) -> Self {
+        Self::Damaged(refusal.message().to_owned())
+    }
+
     /// A failure at a path of ours.
     pub fn at(path: &Path, error: impl Into<io::Error>) -> Self {
         Self::io(path.display(), error)

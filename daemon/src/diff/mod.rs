@@ -104,10 +104,8 @@ impl Differ {
             let _turn = turn;
             let tree = mounts::for_writing(&mounts, &scratch)?;
             let length = blob.metadata().map_or(0, |found| found.len());
-            let whole = |fault| match blobs.check(&digest) {
-                Ok(()) => Err(fault),
-                Err(refusal) => Err(Fault::Damaged(refusal.message().to_owned())),
-            };
+            // Whether it is our disk that has changed the layer.
+            let damage = || blobs.check(&digest).map_err(Fault::damaged);
             let check = |passed: &Passed| {
                 // What is as long as its blob was not compressed.
                 let wanted = known.as_deref();
@@ -115,17 +113,13 @@ impl Differ {
                 if wanted.is_none_or(|wanted| wanted == passed.digest) {
                     return Ok(());
                 }
-                let text = format!("the layer has become {}", passed.digest);
                 // A label that lies is its client's business.
-                whole(Fault::Layer(text)).or_else(|fault| match fault {
-                    Fault::Damaged(_) => Err(fault),
-                    _ => Ok(()),
-                })
+                damage()
             };
             let passed = apply::apply_checked(blob, reading, &tree.place, reserve, check);
             let passed = passed.or_else(|fault| match fault {
-                // The layer may have been made so, or it is our disk that has changed it.
-                Fault::Layer(_) => whole(fault),
+                // It may as well have been made so.
+                Fault::Layer(_) => damage().and(Err(fault)),
                 other => Err(other),
             })?;
             if sync {

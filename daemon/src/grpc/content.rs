@@ -204,8 +204,7 @@ impl Content for Services {
         let info = self.store.blob(&namespace, &digest)?;
         let path = self.content.blobs.path(&digest);
         let opened = path.clone();
-        let (file, length) =
-            on_disk(move || content::open(&opened, &digest, info.size)).await?;
+        let (file, length) = on_disk(move || content::open(&opened, &digest, info.size)).await?;
         let (start, size) = wanted(request.get_ref(), length)?;
         let (answers, stream) = mpsc::channel(1);
         let whole = start == 0 && size == length;

@@ -69,9 +69,9 @@ fn shows(line: &str, folder: &Path, device: &str) -> bool {
     // Long options name layers relative to the folder of all of them.
     let absolute: Vec<&&Path> = parts.iter().filter(|part| part.is_absolute()).collect();
     let relative = absolute.is_empty() || absolute.iter().any(|part| part.starts_with(snapshots));
-    parts.iter().any(|part| {
-        part.starts_with(folder) || relative && part.starts_with(Path::new(&*number))
-    })
+    parts
+        .iter()
+        .any(|part| part.starts_with(folder) || relative && part.starts_with(Path::new(&*number)))
 }
 
 #[cfg(test)]

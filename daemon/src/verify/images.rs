@@ -94,7 +94,9 @@ impl Needs {
     pub(super) fn images_of(&self, digest: &Digest) -> Vec<String> {
         let of = |((ns, blob), names): (&(String, Digest), &BTreeSet<String>)| {
             let names = names.iter().filter(|_| blob == digest);
-            names.map(|name| format!("{name} ({ns})")).collect::<Vec<_>>()
+            names
+                .map(|name| format!("{name} ({ns})"))
+                .collect::<Vec<_>>()
         };
         self.blobs.iter().flat_map(of).collect()
     }
@@ -328,9 +330,9 @@ fn is_ours(part: &Part) -> bool {
         "aarch64" => "arm64",
         other => other,
     };
-    part.platform.as_ref().is_none_or(|platform| {
-        platform.os == "linux" && platform.architecture == architecture
-    })
+    part.platform
+        .as_ref()
+        .is_none_or(|platform| platform.os == "linux" && platform.architecture == architecture)
 }
 
 /// The names of the snapshots that layers with these digests (of what is in them) make one on the

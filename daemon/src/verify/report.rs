@@ -111,7 +111,12 @@ impl<'a> Report<'a> {
     }
 
     /// A finding that only the operator can do something about.
-    pub(super) fn problem(&mut self, subject: String, text: impl Into<String>, remedy: impl Into<String>) {
+    pub(super) fn problem(
+        &mut self,
+        subject: String,
+        text: impl Into<String>,
+        remedy: impl Into<String>,
+    ) {
         self.add(Grade::Problem, subject, text.into(), None, remedy.into());
     }
 

@@ -43,12 +43,7 @@ pub(super) fn check_rows(parts: &Parts<'_>, records: &Records, report: &mut Repo
 }
 
 /// Everything that is held against what is there after all repairs.
-pub(super) fn check(
-    parts: &Parts<'_>,
-    records: &Records,
-    needs: &Needs,
-    report: &mut Report<'_>,
-) {
+pub(super) fn check(parts: &Parts<'_>, records: &Records, needs: &Needs, report: &mut Report<'_>) {
     namespaces(parts, records, report);
     resources(parts, records, report);
     labels(records, needs, report);
@@ -130,10 +125,13 @@ fn labels(records: &Records, needs: &Needs, report: &mut Report<'_>) {
     let content = content
         .filter(|((_, digest), _)| !needs.is_index(digest))
         .map(|((ns, digest), info)| (format!("blob {digest} ({ns})"), ns, &info.labels));
-    let snapshots = records.snapshots.iter().map(|((ns, snapshotter, key), record)| {
-        let subject = format!("snapshot {snapshotter}/{key} ({ns})");
-        (subject, ns, &record.labels)
-    });
+    let snapshots = records
+        .snapshots
+        .iter()
+        .map(|((ns, snapshotter, key), record)| {
+            let subject = format!("snapshot {snapshotter}/{key} ({ns})");
+            (subject, ns, &record.labels)
+        });
     for (subject, ns, labels) in content.chain(snapshots) {
         let missing: Vec<String> = held_by(labels)
             .filter_map(|thing| match thing {

@@ -156,7 +156,11 @@ impl<'a> Check<'a> {
             *highest = record.number.max(*highest);
             if let Some(other) = owners.insert((&key.1, record.number), key) {
                 let text = format!("has the folder {} of {}", record.number, subject(other));
-                report.problem(subject(key), text, "remove both, and pull or make them again");
+                report.problem(
+                    subject(key),
+                    text,
+                    "remove both, and pull or make them again",
+                );
             }
         }
         for (snapshotter, highest) in last {
@@ -489,7 +493,10 @@ impl<'a> Check<'a> {
             .map(|(_, record)| record.number)
             .collect();
         let unreadable = self.records.unreadable.iter();
-        if unreadable.clone().any(|(table, _)| *table == Table::Snapshots) {
+        if unreadable
+            .clone()
+            .any(|(table, _)| *table == Table::Snapshots)
+        {
             // A folder may be that of a record which cannot be read.
             return;
         }
