@@ -33,14 +33,32 @@ pub fn apply_blob(
     place: &Place,
     reserve: u64,
 ) -> Result<Passed, Fault> {
+    apply_checked(blob, reading, place, reserve, |_| Ok(()))
+}
+
+/// As [`apply_blob`], and fails where `check` refuses what the archive is.
+///
+/// # Errors
+/// As [`apply_blob`].
+pub fn apply_checked(
+    blob: File,
+    reading: Reading,
+    place: &Place,
+    reserve: u64,
+    check: impl FnOnce(&Passed) -> Result<(), Fault>,
+) -> Result<Passed, Fault> {
     std::thread::scope(|scope| {
         let (mut stream, _) =
             stream::start(scope, blob, reading).map_err(|error| Fault::io("the layer", error))?;
-        apply(&mut stream, place, reserve)?;
-        // The scope waits for the other thread, which ends when the stream is gone.
-        stream
-            .finish()
-            .map_err(|error| Fault::Layer(format!("the layer cannot be decompressed: {error}")))
+        undone(place, reserve, |target| {
+            unpack(&mut stream, target, &place.root)?;
+            // The scope waits for the other thread, which ends when the stream is gone.
+            let passed = stream.finish().map_err(|error| {
+                Fault::Layer(format!("the layer cannot be decompressed: {error}"))
+            })?;
+            check(&passed)?;
+            Ok(passed)
+        })
     })
 }
 
@@ -49,12 +67,23 @@ pub fn apply_blob(
 /// # Errors
 /// As [`apply_blob`].
 pub fn apply(archive: impl BufRead, place: &Place, reserve: u64) -> Result<(), Fault> {
+    undone(place, reserve, |target| {
+        unpack(archive, target, &place.root)
+    })
+}
+
+/// Does `work` on the tree, and undoes it where it fails.
+fn undone<T>(
+    place: &Place,
+    reserve: u64,
+    work: impl FnOnce(&mut Target) -> Result<T, Fault>,
+) -> Result<T, Fault> {
     let mut target = Target::open(&place.root, &place.lower, place.hiding, reserve)?;
-    let applied = unpack(archive, &mut target, &place.root);
-    if applied.is_err() {
+    let done = work(&mut target);
+    if done.is_err() {
         target.undo();
     }
-    applied
+    done
 }
 
 fn unpack(archive: impl BufRead, target: &mut Target, root: &Path) -> Result<(), Fault> {

@@ -1,10 +1,13 @@
 //! Archives that lead out of their target or are none.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write;
 
-use daemon::diff::apply::apply;
+use daemon::diff::apply::{apply, apply_blob};
 use daemon::diff::fault::Fault;
+use daemon::diff::media::Reading;
 use tar::EntryType;
+use tempfile::TempDir;
 
 use crate::tree::describe;
 use crate::{Made, archive, entry, guarded, link, plain};
@@ -180,4 +183,22 @@ fn broken_archives_are_named_as_such() {
     apply(&good[..2048], &plain(&target), 0).unwrap();
     apply(&[&good[..], b"more"].concat()[..], &plain(&target), 0).unwrap();
     apply(&[][..], &plain(&target), 0).unwrap();
+}
+
+#[test]
+fn a_layer_that_proves_broken_after_its_last_entry_leaves_nothing() {
+    let dir = TempDir::new().unwrap();
+    let (blob, to) = (dir.path().join("blob"), dir.path().join("to"));
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(&archive(&[entry("a"), entry("b/c")]))
+        .unwrap();
+    let mut bytes = gzip.finish().unwrap();
+    // The checksum is before the length, at the very end.
+    let at = bytes.len() - 8;
+    bytes[at] ^= 1;
+    fs::write(&blob, &bytes).unwrap();
+    fs::create_dir(&to).unwrap();
+    let fault = apply_blob(File::open(&blob).unwrap(), Reading::Sniff, &plain(&to), 0).unwrap_err();
+    assert!(fault.to_string().contains("checksum"), "{fault}");
+    assert_eq!(describe(&to, false).len(), 0);
 }
