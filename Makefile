@@ -37,7 +37,7 @@ CONFORMANCE_FLAGS = $(if $(RUNTIME),--runtime $(RUNTIME)) $(if $(JSON),--json $(
 DEMO_PACKAGES := gcc libc6-dev runc busybox-static
 ENGINE_PACKAGES := $(DEMO_PACKAGES) containerd procps
 TEST_PACKAGES := $(ENGINE_PACKAGES) crun docker.io util-linux bsdutils mount e2fsprogs debootstrap \
-	docker-registry skopeo umoci buildah
+	docker-registry skopeo umoci buildah openssl
 FUZZ_PACKAGES := gcc g++ libc6-dev zstd util-linux
 # Where the kernel has AppArmor on, Docker loads a profile with the parser.
 TEST_PACKAGES += $(if $(filter Y,$(shell cat /sys/module/apparmor/parameters/enabled 2>/dev/null)),apparmor)
@@ -173,16 +173,13 @@ lint: toolchain deny ## Check format, lints, and what is linked in
 
 .PHONY: install
 install: ## Install what was built into PREFIX/bin, and the daemon's unit file (not enabled)
-	@for shim in $(SHIMS); do
-		test -x "$(RELEASE)/$$shim" || { echo "$(RELEASE)/$$shim is not there: run make build first" >&2; exit 1; }
-		scripts/replace.sh "$(RELEASE)/$$shim" "$(DESTDIR)$(PREFIX)/bin/$$shim"
+	@for program in $(PROGRAMS); do
+		test -x "$(RELEASE)/$$program" || { echo "$(RELEASE)/$$program is not there: run make build first" >&2; exit 1; }
+	done
+	for program in $(PROGRAMS); do
+		scripts/replace.sh "$(RELEASE)/$$program" "$(DESTDIR)$(PREFIX)/bin/$$program"
 	done
 	echo "New containers run under the new shims; those that run keep the one they have."
-	for program in wherryd wherry; do
-		test -x "$(TARGET_DIR)/release/$$program" || { echo "$$program: not installed, for it was not built (make programs)"; continue; }
-		scripts/replace.sh "$(TARGET_DIR)/release/$$program" "$(DESTDIR)$(PREFIX)/bin/$$program"
-	done
-	test -x "$(DESTDIR)$(PREFIX)/bin/wherryd" || exit 0
 	mkdir -p "$(DESTDIR)$(UNITS)"
 	sed 's|@BINDIR@|$(PREFIX)/bin|' dist/wherryd.service > "$(DESTDIR)$(UNITS)/wherryd.service"
 	echo "installed $(DESTDIR)$(UNITS)/wherryd.service; nothing was started."
@@ -191,7 +188,7 @@ install: ## Install what was built into PREFIX/bin, and the daemon's unit file (
 
 .PHONY: uninstall
 uninstall: ## Remove what install has installed
-	@rm -fv $(addprefix $(DESTDIR)$(PREFIX)/bin/,$(SHIMS) wherryd wherry) "$(DESTDIR)$(UNITS)/wherryd.service"
+	@rm -fv $(addprefix $(DESTDIR)$(PREFIX)/bin/,$(PROGRAMS)) "$(DESTDIR)$(UNITS)/wherryd.service"
 
 .PHONY: deps-demo
 deps-demo: ## Install the Debian packages that the demo needs, if missing
@@ -201,9 +198,13 @@ deps-demo: ## Install the Debian packages that the demo needs, if missing
 deps-demo-containerd:
 	@scripts/packages.sh $(ENGINE_PACKAGES)
 
+# The criu that the checks of checkpoint and restore take, where this machine has none that works.
+conformance compare mutate: export PATH := $(TOOLS)/bin:$(PATH)
+
 .PHONY: deps-conformance
 deps-conformance:
-	@scripts/packages.sh $(ENGINE_PACKAGES) crun
+	@scripts/packages.sh $(ENGINE_PACKAGES) crun debootstrap
+	scripts/criu.sh "$(TOOLS)"
 
 .PHONY: deps-fuzz
 deps-fuzz:

@@ -4,7 +4,10 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{completion, events, exec, inspect, kill, ps, rm, run, version};
+use crate::commands::{
+    completion, df, events, exec, export, images, import, inspect, kill, prune, ps, pull, push, rm,
+    rmi, run, tag, version,
+};
 
 /// Exit code of `run` and `exec` when they, and not the container, failed: it leaves the low codes
 /// to the container, as Docker's does.
@@ -15,7 +18,7 @@ Exit codes: `run` and `exec` answer the exit code of the container's process (12
 ended it), 125 when they failed themselves, 126 when the command cannot be executed, 127 when it is \
 not there. The others answer 0, 1 after a failure and 2 for a wrong command line.";
 
-/// Runs and looks at containers, through wherryd or any containerd.
+/// Runs and looks at containers and their images, through wherryd or any containerd.
 #[derive(Debug, Parser)]
 #[command(name = "wherry", version, after_help = AFTER_HELP, disable_help_subcommand = true)]
 pub(crate) struct Cli {
@@ -53,11 +56,20 @@ pub(crate) struct Daemon {
 pub(crate) enum Command {
     Run(Box<run::Run>),
     Ps(ps::Ps),
+    Pull(Box<pull::Pull>),
+    Push(Box<push::Push>),
     Exec(Box<exec::Exec>),
     Kill(kill::Kill),
     Rm(rm::Rm),
     Inspect(inspect::Inspect),
     Events(events::Events),
+    Images(images::Images),
+    Import(import::Import),
+    Export(export::Export),
+    Tag(tag::Tag),
+    Rmi(rmi::Rmi),
+    Df(df::Df),
+    Prune(prune::Prune),
     Version(version::Version),
     Completion(completion::Completion),
 }

@@ -9,7 +9,14 @@ use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 
 use core_api::containers::containers_client::ContainersClient;
+use core_api::content::content_client::ContentClient;
+use core_api::diff::diff_client::DiffClient;
 use core_api::events_service::events_client::EventsClient;
+use core_api::images::images_client::ImagesClient;
+use core_api::introspection::introspection_client::IntrospectionClient;
+use core_api::leases::leases_client::LeasesClient;
+use core_api::namespaces::namespaces_client::NamespacesClient;
+use core_api::snapshots::snapshots_client::SnapshotsClient;
 use core_api::tasks::tasks_client::TasksClient;
 use core_api::version::version_client::VersionClient;
 use hyper_util::rt::TokioIo;
@@ -38,17 +45,24 @@ pub(crate) type Transport = InterceptedService<Channel, InNamespace>;
 pub(crate) struct Connection {
     socket: String,
     namespace: String,
-    transport: Transport,
+    channel: Channel,
+    headers: InNamespace,
 }
 
-/// Adds the namespace to each call.
+/// Adds to each call the namespace and, where there is one, the lease that keeps what it makes.
 #[derive(Debug, Clone)]
-pub(crate) struct InNamespace(MetadataValue<Ascii>);
+pub(crate) struct InNamespace {
+    namespace: MetadataValue<Ascii>,
+    lease: Option<MetadataValue<Ascii>>,
+}
 
 impl Interceptor for InNamespace {
     fn call(&mut self, mut request: Request<()>) -> std::result::Result<Request<()>, Status> {
         let headers = request.metadata_mut();
-        headers.insert("containerd-namespace", self.0.clone());
+        headers.insert("containerd-namespace", self.namespace.clone());
+        if let Some(lease) = &self.lease {
+            headers.insert("containerd-lease", lease.clone());
+        }
         Ok(request)
     }
 }
@@ -84,20 +98,50 @@ impl Connection {
             let text = format!("{address:?} is no path of a socket (see --address)");
             return Err(Error::said(text));
         }
-        let namespace = &daemon.namespace;
-        let header = namespace.parse().ok().filter(|_| !namespace.is_empty());
-        let header = header.ok_or_else(|| {
-            Error::said(format!("{namespace:?} is no namespace (see --namespace)"))
-        })?;
+        let headers = InNamespace {
+            namespace: namespace_header(&daemon.namespace)?,
+            lease: None,
+        };
         // The first connection is tried apart: its error says what is wrong with the socket.
         dial(socket).await?;
         let channel = Endpoint::from_static("http://localhost")
             .connect_with_connector_lazy(Dialer(socket.to_owned()));
         Ok(Self {
             socket: socket.to_owned(),
-            namespace: namespace.clone(),
-            transport: InterceptedService::new(channel, InNamespace(header)),
+            namespace: daemon.namespace.clone(),
+            channel,
+            headers,
         })
+    }
+
+    /// The same daemon for calls about another namespace, without a lease.
+    ///
+    /// # Errors
+    /// It is no name of a namespace.
+    pub(crate) fn for_namespace(&self, namespace: &str) -> Result<Self> {
+        let mut other = self.clone();
+        other.headers = InNamespace {
+            namespace: namespace_header(namespace)?,
+            lease: None,
+        };
+        other.namespace = namespace.to_owned();
+        Ok(other)
+    }
+
+    /// The same daemon and namespace, with calls whose results a lease keeps.
+    ///
+    /// # Errors
+    /// The lease's id cannot be sent.
+    pub(crate) fn under(&self, lease: &str) -> Result<Self> {
+        let header = lease.parse().ok();
+        let header = header.ok_or_else(|| Error::said(format!("{lease:?} is no lease")))?;
+        let mut leased = self.clone();
+        leased.headers.lease = Some(header);
+        Ok(leased)
+    }
+
+    fn transport(&self) -> Transport {
+        InterceptedService::new(self.channel.clone(), self.headers.clone())
     }
 
     /// Path of the socket.
@@ -111,19 +155,47 @@ impl Connection {
     }
 
     pub(crate) fn tasks(&self) -> TasksClient<Transport> {
-        TasksClient::new(self.transport.clone()).max_decoding_message_size(LARGEST_MESSAGE)
+        TasksClient::new(self.transport()).max_decoding_message_size(LARGEST_MESSAGE)
     }
 
     pub(crate) fn containers(&self) -> ContainersClient<Transport> {
-        ContainersClient::new(self.transport.clone()).max_decoding_message_size(LARGEST_MESSAGE)
+        ContainersClient::new(self.transport()).max_decoding_message_size(LARGEST_MESSAGE)
     }
 
     pub(crate) fn events(&self) -> EventsClient<Transport> {
-        EventsClient::new(self.transport.clone()).max_decoding_message_size(LARGEST_MESSAGE)
+        EventsClient::new(self.transport()).max_decoding_message_size(LARGEST_MESSAGE)
+    }
+
+    pub(crate) fn content(&self) -> ContentClient<Transport> {
+        ContentClient::new(self.transport()).max_decoding_message_size(LARGEST_MESSAGE)
+    }
+
+    pub(crate) fn images(&self) -> ImagesClient<Transport> {
+        ImagesClient::new(self.transport()).max_decoding_message_size(LARGEST_MESSAGE)
+    }
+
+    pub(crate) fn introspection(&self) -> IntrospectionClient<Transport> {
+        IntrospectionClient::new(self.transport()).max_decoding_message_size(LARGEST_MESSAGE)
+    }
+
+    pub(crate) fn snapshots(&self) -> SnapshotsClient<Transport> {
+        SnapshotsClient::new(self.transport()).max_decoding_message_size(LARGEST_MESSAGE)
+    }
+
+    pub(crate) fn diff(&self) -> DiffClient<Transport> {
+        DiffClient::new(self.transport()).max_decoding_message_size(LARGEST_MESSAGE)
+    }
+
+    pub(crate) fn leases(&self) -> LeasesClient<Transport> {
+        LeasesClient::new(self.transport()).max_decoding_message_size(LARGEST_MESSAGE)
+    }
+
+    pub(crate) fn namespaces(&self) -> NamespacesClient<Transport> {
+        NamespacesClient::new(self.transport()).max_decoding_message_size(LARGEST_MESSAGE)
     }
 
     pub(crate) fn version(&self) -> VersionClient<Transport> {
-        VersionClient::new(self.transport.clone())
+        VersionClient::new(self.transport())
     }
 
     /// Whether a daemon listens now.
@@ -165,6 +237,11 @@ impl Connection {
             }
         }
     }
+}
+
+fn namespace_header(namespace: &str) -> Result<MetadataValue<Ascii>> {
+    let header = namespace.parse().ok().filter(|_| !namespace.is_empty());
+    header.ok_or_else(|| Error::said(format!("{namespace:?} is no namespace (see --namespace)")))
 }
 
 async fn dial(socket: &str) -> Result<()> {

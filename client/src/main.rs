@@ -1,18 +1,22 @@
 //! `wherry`, the command for people: runs and looks at containers through containerd's own API,
 //! of `wherryd` or of any containerd.
 
+mod archive;
 mod cli;
 mod commands;
 mod connection;
 mod error;
+mod image;
 mod output;
 mod process;
 mod random;
+mod registry;
 mod signals;
 mod spec;
 mod stdio;
 mod terminal;
 mod time;
+mod transfer;
 
 use std::process::ExitCode;
 

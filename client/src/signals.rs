@@ -75,6 +75,24 @@ pub(crate) fn listen() -> Result<Signals> {
     })
 }
 
+/// Carries out work that an interrupt breaks off at once; what it began is undone by whoever called
+/// it, as after any failure.
+///
+/// # Errors
+/// Those of the work, or that it was interrupted.
+pub(crate) async fn unless_interrupted<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    let mut signals = listen()?;
+    tokio::pin!(work);
+    loop {
+        tokio::select! {
+            done = &mut work => return done,
+            signal = signals.next() => if is_an_end(signal?) {
+                return Err(Error::said("interrupted"));
+            },
+        }
+    }
+}
+
 impl Signals {
     /// The next signal.
     ///

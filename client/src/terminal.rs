@@ -1,10 +1,10 @@
 //! Our own terminal, while it stands for that of a container's process.
 
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
 
-use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
 use crate::stdio::Streams;
 
 /// The terminal on stdin in raw mode: keys go to the container as they come. Dropping it sets the
@@ -37,6 +37,38 @@ impl Drop for RawMode {
         // A terminal that hung up meanwhile needs no mode.
         let _ = tcsetattr(io::stdin(), OptionalActions::Drain, &self.0);
     }
+}
+
+/// Asks the person at the terminal for a line that is not shown as it is typed.
+///
+/// # Errors
+/// Stdin is no terminal, or ends.
+pub(crate) fn ask_secretly(question: &str) -> Result<String> {
+    let stdin = io::stdin();
+    let before = tcgetattr(&stdin).map_err(io::Error::from).about("stdin")?;
+    let mut silent = before.clone();
+    silent.local_modes.remove(LocalModes::ECHO);
+    eprint(question)?;
+    tcsetattr(&stdin, OptionalActions::Flush, &silent)
+        .map_err(io::Error::from)
+        .about("stdin")?;
+    let mode = RawMode(before);
+    let mut line = String::new();
+    let read = stdin.read_line(&mut line);
+    drop(mode);
+    eprint("\n")?;
+    if read.about("stdin")? == 0 {
+        return Err(Error::said("stdin ended before the password"));
+    }
+    Ok(line.trim_end_matches(['\r', '\n']).to_owned())
+}
+
+fn eprint(text: &str) -> Result<()> {
+    let mut stderr = io::stderr().lock();
+    stderr
+        .write_all(text.as_bytes())
+        .and_then(|()| stderr.flush())
+        .about("stderr")
 }
 
 /// Columns and rows of the terminal that we write to, or else read from.

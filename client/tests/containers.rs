@@ -14,25 +14,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use common::{Bed, Engine, Running, eventually, run, wait};
-
-/// Makes a test of each function, for each engine.
-macro_rules! on_both_engines {
-    ($($name:ident)*) => {
-        mod wherryd {
-            $(#[test]
-            fn $name() {
-                super::$name(&mut super::Bed::new(super::Engine::Wherryd));
-            })*
-        }
-        mod containerd {
-            $(#[test]
-            fn $name() {
-                super::$name(&mut super::Bed::new(super::Engine::Containerd));
-            })*
-        }
-    };
-}
+use common::{Bed, Engine, Running, eventually, on_both_engines, run, wait};
 
 on_both_engines! {
     output_and_exit_code_are_the_containers

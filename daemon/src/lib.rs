@@ -33,4 +33,6 @@ pub mod snapshot;
 pub mod status;
 pub mod store;
 pub mod ttrpc;
+pub mod unpack;
+pub mod verify;
 pub mod version;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::Args;
-use core_api::containers::DeleteContainerRequest;
+use core_api::containers::{DeleteContainerRequest, GetContainerRequest};
 use core_api::task_types::Status;
 use core_api::tasks::DeleteTaskRequest;
 use nix::sys::signal::Signal;
@@ -12,6 +12,7 @@ use tokio::time::timeout;
 use super::tell;
 use crate::connection::Connection;
 use crate::error::{Context, Error, Result};
+use crate::image::unpack;
 use crate::process::Process;
 use crate::signals;
 
@@ -48,27 +49,43 @@ impl Rm {
     }
 }
 
-/// Removes what there is of a container: its task and its record.
+/// Removes what there is of a container: its task, its record and its snapshot.
 ///
 /// # Errors
 /// It runs and there is no `force`, it does not end, or it is not there at all.
 pub(super) async fn remove(first: &Process, force: bool) -> Result<()> {
     let had_task = remove_task(first, force).await?;
     let connection = &first.connection;
+    let record = connection.persist(|| async {
+        let id = first.container.clone();
+        connection
+            .containers()
+            .get(GetContainerRequest { id })
+            .await
+    });
+    let record = match record.await.about(&first.container) {
+        // Somebody else's task need not have a record.
+        Err(error) if error.is_not_found() && had_task => return Ok(()),
+        Err(error) if error.is_not_found() => {
+            let id = &first.container;
+            return Err(Error::said(format!("{id}: no such container")));
+        }
+        record => record?.into_inner().container.unwrap_or_default(),
+    };
     let deleted = connection.persist(|| async {
         let id = first.container.clone();
         let request = DeleteContainerRequest { id };
         connection.containers().delete(request).await
     });
     match deleted.await.map(drop).about(&first.container) {
-        // Somebody else's task need not have a record; a call repeated finds none.
-        Err(error) if error.is_not_found() && had_task => Ok(()),
-        Err(error) if error.is_not_found() => Err(Error::said(format!(
-            "{}: no such container",
-            first.container
-        ))),
-        done => done,
+        // A call repeated finds none.
+        Err(error) if error.is_not_found() => {}
+        deleted => deleted?,
     }
+    if record.snapshot_key.is_empty() || record.snapshotter.is_empty() {
+        return Ok(());
+    }
+    unpack::remove(connection, &record.snapshotter, &record.snapshot_key).await
 }
 
 /// Removes the task, if there is one; answers whether.

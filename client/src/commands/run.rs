@@ -1,15 +1,14 @@
 //! `wherry run`: makes a container, runs it, and accompanies it to its end.
 
+mod record;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
-use core_api::containers::container::Runtime;
-use core_api::containers::{Container, CreateContainerRequest};
-use core_api::prost::Message;
 use core_api::tasks::CreateTaskRequest;
-use core_api::{Any, runc_options};
+use core_api::types::Mount;
 use nix::sys::signal::Signal;
 use tokio::time::timeout;
 
@@ -18,16 +17,14 @@ use super::rm::remove;
 use crate::cli::Daemon;
 use crate::connection::Connection;
 use crate::error::{Context, Error, Result};
+use crate::image::platform::Platform;
 use crate::process::Process;
 use crate::signals::{self, Signals};
-use crate::spec::{self, BindMount, Cpus, Network, Wishes};
+use crate::spec::{self, BindMount, Cpus, Network};
 use crate::stdio::{Fifos, Streams};
 use crate::terminal::{self, RawMode};
 use crate::{output, random};
 
-const RUNC_OPTIONS: &str = "containerd.runc.v1.Options";
-/// Runtimes whose options are runc's.
-const RUNC_TYPES: &str = "io.containerd.runc.";
 /// How long a step that was begun is waited for after the user asked for an end.
 const STEP_LIMIT: Duration = Duration::from_secs(10);
 /// How long the removal of a container may take.
@@ -37,9 +34,12 @@ const REMOVAL_LIMIT: Duration = Duration::from_secs(30);
 ///
 /// Signals are passed on to the command; a third Ctrl-C kills it.
 #[derive(Debug, Args)]
-#[command(override_usage = "wherry run [OPTIONS] --rootfs DIR COMMAND [ARGUMENT]...")]
+#[command(
+    override_usage = "wherry run [OPTIONS] IMAGE [COMMAND] [ARGUMENT]...\n       \
+    wherry run [OPTIONS] --rootfs DIR COMMAND [ARGUMENT]..."
+)]
 pub(crate) struct Run {
-    /// Root file system of the container
+    /// Root file system of the container, in place of an image
     #[arg(long, value_name = "DIR")]
     rootfs: Option<PathBuf>,
     /// Name of the container [default: twelve random digits]
@@ -78,10 +78,25 @@ pub(crate) struct Run {
     /// Mount, as in type=bind,src=/data,dst=/data,options=rbind:ro
     #[arg(long, value_name = "MOUNT", value_parser = spec::parse_mount)]
     mount: Vec<BindMount>,
-    /// Working directory of the command
-    #[arg(short = 'w', long, value_name = "DIR", default_value = "/")]
-    cwd: PathBuf,
-    /// User of the command
+    /// Working directory of the command [default: the image's, or /]
+    #[arg(short = 'w', long, value_name = "DIR")]
+    cwd: Option<PathBuf>,
+    /// Program to run in place of the image's entry point; an empty one for none
+    #[arg(long, value_name = "PROGRAM")]
+    entrypoint: Option<String>,
+    /// What to do when the image is not here
+    #[arg(long, value_enum, default_value = "never", conflicts_with = "rootfs")]
+    pull: Fetch,
+    /// Platform of the image [default: this machine's]
+    #[arg(long, value_name = "PLATFORM", conflicts_with = "rootfs")]
+    platform: Option<Platform>,
+    /// Snapshotter for the image [default: the namespace's, or overlayfs]
+    #[arg(long, value_name = "NAME", conflicts_with = "rootfs")]
+    snapshotter: Option<String>,
+    /// Do not tell how far the unpacking of the image is
+    #[arg(short, long)]
+    quiet: bool,
+    /// User of the command [default: the image's, or root]
     #[arg(short, long, value_name = "USER[:GROUP]")]
     user: Option<String>,
     /// Host name [default: the container's name]
@@ -111,9 +126,18 @@ pub(crate) struct Run {
     /// Label of the container
     #[arg(short, long, value_name = "NAME=VALUE")]
     label: Vec<String>,
-    /// The command and its arguments
-    #[arg(value_name = "COMMAND", trailing_var_arg = true)]
+    /// The image, the command and its arguments
+    #[arg(value_name = "IMAGE", trailing_var_arg = true)]
     pub(crate) words: Vec<String>,
+}
+
+/// Whether an image that is not here is fetched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Fetch {
+    /// Say that it is not here
+    Never,
+    /// Pull it
+    Missing,
 }
 
 impl Run {
@@ -126,7 +150,16 @@ impl Run {
             Some(name) => name.clone(),
             None => random::id()?,
         };
-        let container = self.container(&id, daemon)?;
+        // What can be told without a daemon is told first.
+        let on_folder = match (&self.rootfs, self.words.first()) {
+            (Some(folder), _) => Some(self.on_folder(&id, &daemon.namespace, folder)?),
+            (None, Some(_)) => None,
+            (None, None) => {
+                return Err(Error::said(
+                    "an image is missing, such as busybox; or name a folder with --rootfs DIR",
+                ));
+            }
+        };
         if self.tty && self.interactive && !terminal::is_interactive() {
             return Err(Error::said(
                 "-i with -t needs a terminal, and stdin is none",
@@ -134,103 +167,33 @@ impl Run {
         }
         let log = self.log_uri()?;
         let connection = Connection::open(daemon).await?;
-        let mut signals = signals::listen()?;
-        create_container(&connection, container).await?;
+        let (mounts, mut signals) = match (on_folder, self.words.split_first()) {
+            (Some(container), _) => {
+                let signals = signals::listen()?;
+                record::create(&connection, container).await?;
+                (Vec::new(), signals)
+            }
+            (None, Some((image, words))) => {
+                let mounts = self.on_image(&id, image, words, &connection).await?;
+                (mounts, signals::listen()?)
+            }
+            (None, None) => return Err(Error::said("an image is missing")),
+        };
         let first = Process {
             connection,
             container: id,
             exec: String::new(),
         };
         if self.detach {
-            return self.leave(&first, &mut signals, log).await;
+            return self.leave(&first, mounts, &mut signals, log).await;
         }
-        let ended = self.attend(&first, &mut signals).await;
+        let ended = self.attend(&first, mounts, &mut signals).await;
         // What could not run is of no use; nor is what was asked to go. Else it stays, with its
         // exit code, until it is removed.
         if self.rm || ended.is_err() {
             discard(&first, ended.is_ok()).await;
         }
         ended
-    }
-
-    /// The record of the container.
-    fn container(&self, id: &str, daemon: &Daemon) -> Result<Container> {
-        let rootfs = self.rootfs.as_deref().ok_or_else(|| {
-            let image = self.words.first().map_or("IMAGE", String::as_str);
-            Error::said(format!(
-                "cannot run {image}: images come with the next version; name a folder with \
-                 --rootfs DIR"
-            ))
-        })?;
-        if self.words.is_empty() {
-            return Err(Error::said("a command is missing, such as /bin/sh"));
-        }
-        let mut labels = std::collections::BTreeMap::new();
-        for label in &self.label {
-            let (name, value) = label.split_once('=').unwrap_or((label, ""));
-            labels.insert(name.to_owned(), value.to_owned());
-        }
-        let built = spec::build(Wishes {
-            id,
-            namespace: &daemon.namespace,
-            rootfs: &spec::rootfs(rootfs)?,
-            command: &self.words,
-            env: &self.env,
-            cwd: &self.cwd,
-            user: self.user.as_deref(),
-            hostname: self.hostname.as_deref(),
-            terminal: self.tty,
-            console: terminal::size().filter(|_| self.tty),
-            read_only: self.read_only,
-            network: self.net,
-            mounts: [&self.mount[..], &self.volume[..]].concat(),
-            cap_add: &self.cap_add,
-            cap_drop: &self.cap_drop,
-            memory: self.memory,
-            cpus: self.cpus,
-            pids_limit: self.pids_limit,
-        })?;
-        let json = serde_json::to_vec(&built).map_err(|error| Error::said(error.to_string()))?;
-        Ok(Container {
-            id: id.to_owned(),
-            labels,
-            runtime: Some(Runtime {
-                name: self.runtime.clone(),
-                options: self.runtime_options()?,
-            }),
-            spec: Some(Any {
-                type_url: spec::SPEC_TYPE.to_owned(),
-                value: json,
-            }),
-            ..Container::default()
-        })
-    }
-
-    fn runtime_options(&self) -> Result<Option<Any>> {
-        if self.runc_binary.is_none() && !self.systemd_cgroup {
-            return Ok(None);
-        }
-        let is_runc = self.runtime.starts_with(RUNC_TYPES)
-            || self
-                .runtime
-                .rsplit('/')
-                .next()
-                .is_some_and(|name| name.contains("-runc-"));
-        if !is_runc {
-            return Err(Error::said(format!(
-                "--runc-binary and --systemd-cgroup mean nothing to {}",
-                self.runtime
-            )));
-        }
-        let options = runc_options::Options {
-            binary_name: self.runc_binary.clone().unwrap_or_default(),
-            systemd_cgroup: self.systemd_cgroup,
-            ..runc_options::Options::default()
-        };
-        Ok(Some(Any {
-            type_url: RUNC_OPTIONS.to_owned(),
-            value: options.encode_to_vec(),
-        }))
     }
 
     fn log_uri(&self) -> Result<String> {
@@ -248,10 +211,17 @@ impl Run {
     }
 
     /// Starts the container and leaves it alone.
-    async fn leave(&self, first: &Process, signals: &mut Signals, log: String) -> Result<ExitCode> {
+    async fn leave(
+        &self,
+        first: &Process,
+        rootfs: Vec<Mount>,
+        signals: &mut Signals,
+        log: String,
+    ) -> Result<ExitCode> {
         let started = unless_ended(signals, async {
             let request = CreateTaskRequest {
                 container_id: first.container.clone(),
+                rootfs,
                 stdout: log.clone(),
                 stderr: log,
                 ..CreateTaskRequest::default()
@@ -270,7 +240,12 @@ impl Run {
     }
 
     /// Starts the container and stays until it has ended.
-    async fn attend(&self, first: &Process, signals: &mut Signals) -> Result<ExitCode> {
+    async fn attend(
+        &self,
+        first: &Process,
+        rootfs: Vec<Mount>,
+        signals: &mut Signals,
+    ) -> Result<ExitCode> {
         let streams = Streams {
             input: self.interactive,
             terminal: self.tty,
@@ -280,6 +255,7 @@ impl Run {
         let created = unless_ended(signals, async {
             let request = CreateTaskRequest {
                 container_id: first.container.clone(),
+                rootfs,
                 stdin: fifos.stdin(),
                 stdout: fifos.stdout(),
                 stderr: fifos.stderr(),
@@ -361,22 +337,6 @@ async fn heeding<T>(
         Ok(done) => Ok((Some(done?), Some(wish))),
         Err(_) => Ok((None, Some(wish))),
     }
-}
-
-async fn create_container(connection: &Connection, container: Container) -> Result<()> {
-    let id = container.id.clone();
-    let request = CreateContainerRequest {
-        container: Some(container),
-    };
-    let created = connection.containers().create(request).await;
-    if let Err(status) = &created
-        && status.code() == tonic::Code::AlreadyExists
-    {
-        return Err(Error::said(format!(
-            "there is a container {id} already (wherry rm {id} removes it)"
-        )));
-    }
-    created.map(drop).about(format!("container {id}"))
 }
 
 async fn create_task(first: &Process, request: CreateTaskRequest) -> Result<()> {

@@ -2,6 +2,7 @@
 //! says otherwise.
 
 mod capabilities;
+pub(crate) mod image;
 mod limits;
 mod mounts;
 mod user;
@@ -10,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{
     BoxBuilder, LinuxBuilder, LinuxNamespaceBuilder, LinuxNamespaceType, PosixRlimitBuilder,
-    PosixRlimitType, ProcessBuilder, RootBuilder, Spec, SpecBuilder,
+    PosixRlimitType, ProcessBuilder, RootBuilder, Spec, SpecBuilder, User,
 };
 
 pub(crate) use limits::{Cpus, parse_bytes, parse_cpus};
@@ -64,9 +65,10 @@ pub(crate) struct Wishes<'a> {
     pub(crate) namespace: &'a str,
     pub(crate) rootfs: &'a Path,
     pub(crate) command: &'a [String],
+    pub(crate) base_env: &'a [String],
     pub(crate) env: &'a [String],
     pub(crate) cwd: &'a Path,
-    pub(crate) user: Option<&'a str>,
+    pub(crate) user: User,
     pub(crate) hostname: Option<&'a str>,
     pub(crate) terminal: bool,
     pub(crate) console: Option<(u32, u32)>,
@@ -88,12 +90,9 @@ pub(crate) fn build(wishes: Wishes<'_>) -> Result<Spec> {
     let invalid = |error: oci_spec::OciSpecError| Error::said(format!("the spec: {error}"));
     let mut process = ProcessBuilder::default()
         .terminal(wishes.terminal)
-        .user(match wishes.user {
-            Some(user) => find_user(wishes.rootfs, user)?,
-            None => oci_spec::runtime::User::default(),
-        })
+        .user(wishes.user)
         .args(wishes.command)
-        .env(environment(wishes.env, wishes.terminal))
+        .env(environment(wishes.base_env, wishes.env, wishes.terminal))
         .cwd(wishes.cwd)
         .capabilities(capabilities::chosen(wishes.cap_add, wishes.cap_drop)?)
         .rlimits([PosixRlimitBuilder::default()
@@ -144,11 +143,16 @@ pub(crate) fn build(wishes: Wishes<'_>) -> Result<Spec> {
     Ok(spec)
 }
 
-/// The defaults, then what was said: a later word about a variable replaces the earlier.
-fn environment(said: &[String], terminal: bool) -> Vec<String> {
-    let mut variables = vec![PATH.to_owned()];
+/// The defaults and the image's, then what was said: a later word about a variable replaces the
+/// earlier.
+fn environment(image: &[String], said: &[String], terminal: bool) -> Vec<String> {
+    let mut variables = Vec::new();
+    if !image.iter().any(|variable| variable.starts_with("PATH=")) {
+        variables.push(PATH.to_owned());
+    }
+    variables.extend_from_slice(image);
     if terminal {
-        variables.push("TERM=xterm".to_owned());
+        add_variables(&mut variables, &["TERM=xterm".to_owned()]);
     }
     add_variables(&mut variables, said);
     variables
@@ -217,9 +221,10 @@ mod tests {
             namespace: "n",
             rootfs: Path::new("/r"),
             command,
+            base_env: &[],
             env,
             cwd: Path::new("/"),
-            user: None,
+            user: User::default(),
             hostname: None,
             terminal: false,
             console: None,
@@ -287,6 +292,9 @@ mod tests {
     #[test]
     fn a_later_variable_replaces_an_earlier() {
         let said = ["A=1", "PATH=/x", "A=2=3", "NOT_SET_ANYWHERE"].map(str::to_owned);
-        assert_eq!(environment(&said, true), ["TERM=xterm", "PATH=/x", "A=2=3"]);
+        let image = ["TERM=x", "A=0"].map(str::to_owned);
+        let made = environment(&image, &said, true);
+        assert_eq!(made, ["TERM=xterm", "PATH=/x", "A=2=3"]);
+        assert_eq!(environment(&image, &[], false), [PATH, "TERM=x", "A=0"]);
     }
 }

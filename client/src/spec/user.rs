@@ -20,10 +20,10 @@ const LONGEST_FILE: u64 = 4 << 20;
 /// # Errors
 /// A name that is not known, or files that cannot be read.
 pub(crate) fn find_user(rootfs: &Path, text: &str) -> Result<User> {
-    let refuse = |why: &str| Error::said(format!("--user {text}: {why}"));
+    let refuse = |why: &str| Error::said(format!("user {text}: {why}"));
     let read = |file: &str| {
         read_inside(rootfs, file)
-            .map_err(|cause| Error::io(format!("--user {text}: {file} of the container"), cause))
+            .map_err(|cause| Error::io(format!("user {text}: {file} of the container"), cause))
     };
     let (user, group) = match text.split_once(':') {
         Some((user, group)) => (user, Some(group)),

@@ -14,6 +14,8 @@
     reason = "each test binary uses its part, and what cannot be set up ends a test"
 )]
 
+pub mod images;
+
 use std::fs;
 use std::io::Read;
 use std::os::unix::fs::symlink;
@@ -22,6 +24,26 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
+
+/// Makes a test of each function, for each engine.
+macro_rules! on_both_engines {
+    ($($name:ident)*) => {
+        mod wherryd {
+            $(#[test]
+            fn $name() {
+                super::$name(&mut super::Bed::new(crate::common::Engine::Wherryd));
+            })*
+        }
+        mod containerd {
+            $(#[test]
+            fn $name() {
+                super::$name(&mut super::Bed::new(crate::common::Engine::Containerd));
+            })*
+        }
+    };
+}
+#[allow(unused_imports, reason = "each test binary uses its part")]
+pub(crate) use on_both_engines;
 
 /// How long anything may take on a busy machine.
 pub const LIMIT: Duration = Duration::from_secs(30);
@@ -297,6 +319,19 @@ impl Bed {
     #[track_caller]
     pub fn run(&self, arguments: &[&str]) -> Ran {
         run(&mut self.run_command(arguments))
+    }
+
+    /// Debian's `ctr` on the same daemon and namespace.
+    #[track_caller]
+    pub fn ctr(&self, arguments: &[&str]) -> Ran {
+        let mut command = Command::new("ctr");
+        command.arg("-a").arg(self.address());
+        run(command.args(["-n", &self.namespace]).args(arguments))
+    }
+
+    /// A file of the test's own.
+    pub fn path(&self, name: &str) -> String {
+        self.dir.path().join(name).to_str().unwrap().to_owned()
     }
 
     /// All containers, as `ps` tells them to programs.
