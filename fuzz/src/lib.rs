@@ -5,7 +5,8 @@
     dead_code,
     unused_imports,
     missing_docs,
-    reason = "each is used in part"
+    clippy::all,
+    reason = "each is used in part, and checked where it belongs"
 )]
 
 #[path = "../../daemon/src/filter.rs"]
