@@ -23,9 +23,9 @@ mod tree;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
-use std::process::{Child, Command};
+use std::process::{Command, Stdio};
 
-use common::{Bed, Shims, eventually, quietly, run, those_that_end_well};
+use common::{Background, Bed, Shims, background, eventually, quietly, run, those_that_end_well};
 use made::{archive, by_umoci, random};
 use pair::{Pair, SIDES, Side};
 use registry::{Proxy, Registry};
@@ -84,13 +84,15 @@ fn uploaded(bed: &Bed) -> u64 {
 }
 
 /// Begins to pull, and waits until the proxy holds back the rest and the daemon has some of it.
-fn begun(bed: &Bed, proxy: &Proxy, image: &str) -> Child {
+fn begun(bed: &Bed, proxy: &Proxy, image: &str) -> Background {
     proxy.hold_after(SOME);
-    let child = quietly(&mut pull(bed, image));
+    let mut command = pull(bed, image);
+    let out = bed.dir.path().join("pull");
+    let client = background(command.stderr(Stdio::null()), &out);
     eventually("it is on its way", || {
         proxy.is_holding() && uploaded(bed) > SOME as u64 / 2
     });
-    child
+    client
 }
 
 /// Sees that all was asked for anew that was missing, and nothing else.
@@ -152,8 +154,7 @@ fn a_pull_whose_client_is_killed_goes_on_where_it_was() {
     let (bed, proxy) = (Bed::new(Shims::Ours), Proxy::new(&registry));
     let image = format!("{}/big:1", proxy.host);
     let mut client = begun(&bed, &proxy, &image);
-    client.kill().unwrap();
-    client.wait().unwrap();
+    client.stop();
     let active = bed.ctr(&["content", "active"]).ok();
     assert!(active.contains("layer-sha256:"), "{active}");
     let before = proxy.asked().len();
@@ -168,13 +169,10 @@ fn a_pull_under_which_the_daemon_is_killed_goes_on_where_it_was() {
     let registry = filled();
     let (mut bed, proxy) = (Bed::new(Shims::Ours), Proxy::new(&registry));
     let image = format!("{}/big:1", proxy.host);
-    let client = begun(&bed, &proxy, &image);
+    let mut client = begun(&bed, &proxy, &image);
     bed.kill();
     proxy.open();
-    assert_eq!(
-        those_that_end_well(vec![("client".to_owned(), client)]),
-        Vec::<String>::new()
-    );
+    assert_eq!(client.wait(), Some(1));
     bed.start();
     let before = proxy.asked().len();
     run(&mut pull(&bed, &image)).ok();
