@@ -176,6 +176,9 @@ impl Source<'_> {
                 ended => {
                     // Also what came before it broke off counts.
                     upload.write(buffer).await?;
+                    if let Err(fault) = &ended {
+                        self.registry.avoid(fault);
+                    }
                     return Ok(ended.map(drop).map_err(Faults::from));
                 }
             }
