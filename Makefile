@@ -36,8 +36,9 @@ CONFORMANCE_FLAGS = $(if $(RUNTIME),--runtime $(RUNTIME)) $(if $(JSON),--json $(
 
 DEMO_PACKAGES := gcc libc6-dev runc busybox-static
 ENGINE_PACKAGES := $(DEMO_PACKAGES) containerd procps
-TEST_PACKAGES := $(ENGINE_PACKAGES) crun docker.io util-linux bsdutils mount e2fsprogs debootstrap
-TEST_PACKAGES += docker-registry skopeo umoci openssl
+TEST_PACKAGES := $(ENGINE_PACKAGES) crun docker.io util-linux bsdutils mount e2fsprogs debootstrap \
+	docker-registry skopeo umoci buildah openssl
+FUZZ_PACKAGES := gcc g++ libc6-dev zstd util-linux
 # Where the kernel has AppArmor on, Docker loads a profile with the parser.
 TEST_PACKAGES += $(if $(filter Y,$(shell cat /sys/module/apparmor/parameters/enabled 2>/dev/null)),apparmor)
 
@@ -126,6 +127,19 @@ mutate: deps-conformance nextest ## Put small defects into a copy of the shim an
 	@scripts/need-root.sh "the checks run real containers"
 	$(CARGO) run --locked --quiet -p wherry-integration --bin mutate -- --only "$(or $(ONLY),*)" --record docs/mutations.md
 
+FUZZ_TARGETS := $(patsubst fuzz/fuzz_targets/%.rs,%,$(wildcard fuzz/fuzz_targets/*.rs))
+TIME ?= 60
+
+.PHONY: fuzz
+fuzz: deps-fuzz toolchain ## Feed damaged bytes to what reads strangers' bytes: TIME=60 (seconds for each) ONLY=TARGET
+	@scripts/need-root.sh "layers are unpacked with their owners and devices"
+	echo "== Building the fuzz targets (a minute or two the first time)"
+	(cd fuzz && $(CARGO) build --locked --quiet --target $(HOST) --target-dir "$(TARGET_DIR)/fuzz")
+	for target in $(or $(ONLY),$(FUZZ_TARGETS)); do
+		echo "== Fuzzing $$target for $(TIME) s"
+		FUZZ_DIR="$(TARGET_DIR)/fuzz" fuzz/run $$target $(TIME)
+	done
+
 .PHONY: test-cgroup2
 test-cgroup2: build ## Run the tests of what depends on cgroups on a machine with cgroup v2 (emulated)
 	@CARGO="$(CARGO)" integration/beds/cgroup2
@@ -143,9 +157,11 @@ lint: toolchain deny ## Check format, lints, and what is linked in
 	@echo "== Format"
 	$(CARGO) fmt --all --check
 	$(CARGO) fmt --manifest-path integration/foreign-shim/Cargo.toml --check
+	$(CARGO) fmt --manifest-path fuzz/Cargo.toml --check
 	echo "== Lints"
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	$(CARGO) clippy --locked --manifest-path integration/foreign-shim/Cargo.toml --target-dir "$(TARGET_DIR)" -- -D warnings
+	$(CARGO) clippy --locked --manifest-path fuzz/Cargo.toml --target-dir "$(TARGET_DIR)" -- -D warnings
 	echo "== Tests that the threat model names"
 	scripts/check-threat-model.sh
 	echo "== Licences, sources and directions of dependencies"
@@ -157,16 +173,13 @@ lint: toolchain deny ## Check format, lints, and what is linked in
 
 .PHONY: install
 install: ## Install what was built into PREFIX/bin, and the daemon's unit file (not enabled)
-	@for shim in $(SHIMS); do
-		test -x "$(RELEASE)/$$shim" || { echo "$(RELEASE)/$$shim is not there: run make build first" >&2; exit 1; }
-		scripts/replace.sh "$(RELEASE)/$$shim" "$(DESTDIR)$(PREFIX)/bin/$$shim"
+	@for program in $(PROGRAMS); do
+		test -x "$(RELEASE)/$$program" || { echo "$(RELEASE)/$$program is not there: run make build first" >&2; exit 1; }
+	done
+	for program in $(PROGRAMS); do
+		scripts/replace.sh "$(RELEASE)/$$program" "$(DESTDIR)$(PREFIX)/bin/$$program"
 	done
 	echo "New containers run under the new shims; those that run keep the one they have."
-	for program in wherryd wherry; do
-		test -x "$(TARGET_DIR)/release/$$program" || { echo "$$program: not installed, for it was not built (make programs)"; continue; }
-		scripts/replace.sh "$(TARGET_DIR)/release/$$program" "$(DESTDIR)$(PREFIX)/bin/$$program"
-	done
-	test -x "$(DESTDIR)$(PREFIX)/bin/wherryd" || exit 0
 	mkdir -p "$(DESTDIR)$(UNITS)"
 	sed 's|@BINDIR@|$(PREFIX)/bin|' dist/wherryd.service > "$(DESTDIR)$(UNITS)/wherryd.service"
 	echo "installed $(DESTDIR)$(UNITS)/wherryd.service; nothing was started."
@@ -175,7 +188,7 @@ install: ## Install what was built into PREFIX/bin, and the daemon's unit file (
 
 .PHONY: uninstall
 uninstall: ## Remove what install has installed
-	@rm -fv $(addprefix $(DESTDIR)$(PREFIX)/bin/,$(SHIMS) wherryd wherry) "$(DESTDIR)$(UNITS)/wherryd.service"
+	@rm -fv $(addprefix $(DESTDIR)$(PREFIX)/bin/,$(PROGRAMS)) "$(DESTDIR)$(UNITS)/wherryd.service"
 
 .PHONY: deps-demo
 deps-demo: ## Install the Debian packages that the demo needs, if missing
@@ -185,9 +198,17 @@ deps-demo: ## Install the Debian packages that the demo needs, if missing
 deps-demo-containerd:
 	@scripts/packages.sh $(ENGINE_PACKAGES)
 
+# The criu that the checks of checkpoint and restore take, where this machine has none that works.
+conformance compare mutate: export PATH := $(TOOLS)/bin:$(PATH)
+
 .PHONY: deps-conformance
 deps-conformance:
-	@scripts/packages.sh $(ENGINE_PACKAGES) crun
+	@scripts/packages.sh $(ENGINE_PACKAGES) crun debootstrap
+	scripts/criu.sh "$(TOOLS)"
+
+.PHONY: deps-fuzz
+deps-fuzz:
+	@scripts/packages.sh $(FUZZ_PACKAGES)
 
 .PHONY: deps-test
 deps-test: ## Install the Debian packages that the tests need, if missing

@@ -55,6 +55,40 @@ make_rootfs() {
     for applet in sh echo sleep uname cat; do ln -s busybox "$base/rootfs/bin/$applet"; done
 }
 
+# An image made of the root file system, with tar and sha256sum alone: an OCI layout in the file $1,
+# for the image named $2. The script is what a registry or a build would otherwise give.
+make_image() {
+    local file=$1 name=$2 layout=$base/layout machine
+    case $(uname -m) in
+    x86_64) machine=amd64 ;;
+    aarch64) machine=arm64 ;;
+    *) machine=$(uname -m) ;;
+    esac
+    mkdir -p "$layout/blobs/sha256"
+    # Puts the file $1 where its digest says, and answers its descriptor of media type $2.
+    blob() {
+        local sum size
+        sum=$(sha256sum <"$1")
+        sum=${sum%% *}
+        size=$(stat -c %s "$1")
+        mv "$1" "$layout/blobs/sha256/$sum"
+        printf '{"mediaType":"application/vnd.oci.image.%s","digest":"sha256:%s","size":%s' "$2" "$sum" "$size"
+    }
+    local layer config manifest diff part=$base/part
+    tar -C "$base/rootfs" --owner 0 --group 0 -cf "$part" .
+    diff=$(sha256sum <"$part")
+    layer=$(blob "$part" layer.v1.tar)}
+    printf '{"os":"linux","architecture":"%s","config":{"Entrypoint":["/bin/sh","-c"],"Cmd":["%s"]},"rootfs":{"type":"layers","diff_ids":["sha256:%s"]}}' \
+        "$machine" 'echo hello from the image' "${diff%% *}" >"$part"
+    config=$(blob "$part" config.v1+json)}
+    printf '{"schemaVersion":2,"config":%s,"layers":[%s]}' "$config" "$layer" >"$part"
+    manifest=$(blob "$part" manifest.v1+json)
+    printf '{"schemaVersion":2,"manifests":[%s,"annotations":{"io.containerd.image.name":"%s"}}]}' \
+        "$manifest" "$name" >"$layout/index.json"
+    printf '{"imageLayoutVersion":"1.0.0"}' >"$layout/oci-layout"
+    tar -C "$layout" -cf "$file" oci-layout index.json blobs
+}
+
 # The middle one of the numbers on stdin.
 median() { sort -n | awk '{ v[NR] = $1 } END { print v[int((NR + 1) / 2)] }'; }
 

@@ -34,10 +34,16 @@ wait_for 30 wherry version || fail "wherryd did not come up"
 wherry version
 
 make_rootfs
+say "An image of busybox, made by this script, and taken in: wherry import busybox.tar"
+make_image "$base/busybox.tar" docker.io/library/busybox:demo
+wherry import "$base/busybox.tar"
+wherry images
+say "Run by its name: wherry run --rm busybox:demo"
+wherry run --rm busybox:demo
 runtime=io.containerd.runc.v2
-say "wherry run --rm --runtime $runtime --rootfs ... sh -c 'echo ...; exit 7'"
+say "wherry run --rm --runtime $runtime --entrypoint '' busybox:demo sh -c 'echo ...; exit 7'"
 status=0
-wherry run --rm --runtime "$runtime" --rootfs "$base/rootfs" \
+wherry run --rm --runtime "$runtime" --entrypoint '' busybox:demo \
     sh -c 'echo "hello from busybox in a container, as pid $$ on $(uname -s)"; exit 7' || status=$?
 echo "exit status: $status (the container said: exit 7)"
 [ "$status" -eq 7 ] || fail "the exit status should be 7"
@@ -47,7 +53,7 @@ count=10
 # Pages of a binary that are not on disk yet would count as the process's own dirty memory.
 sync "$shims/containerd-shim-runc-v2" "$programs/wherryd"
 for i in $(seq "$count"); do
-    wherry run -d --name "idle-$i" --rootfs "$base/rootfs" sleep 1000 >/dev/null || fail "idle-$i did not start"
+    wherry run -d --name "idle-$i" busybox:demo 'exec sleep 1000' >/dev/null || fail "idle-$i did not start"
 done
 wherry ps
 wherry exec idle-1 echo "hello from an exec in idle-1"
@@ -68,3 +74,6 @@ left=$(wherry ps -aq)
 [ -z "$left" ] || fail "containers are left: $left"
 wait_for 10 no_shims || fail "shims are left: $(shim_pids)"
 echo "containers and shims left: none"
+wherry rmi busybox:demo
+left=$(wherry images -q)
+[ -z "$left" ] || fail "images are left: $left"

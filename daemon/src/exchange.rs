@@ -5,8 +5,9 @@
 //! subscription ends with `ResourceExhausted`, so that the client knows that it has missed events
 //! instead of the daemon growing without end.
 
-use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap, HashSet};
+mod fields;
+
+use std::collections::{HashMap, HashSet};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,18 +15,14 @@ use std::task::{Context, Poll};
 use std::time::SystemTime;
 
 use core_api::Any;
-use core_api::events::{
-    ContainerCreate, ContainerDelete, ContainerUpdate, NamespaceDelete, NamespaceUpdate,
-};
 use core_api::events_service::Envelope;
 use prost::Message;
-use protobuf::Message as _;
-use task_api::events::{TaskEvent, TaskExit};
+use task_api::events::TaskEvent;
 use tokio::sync::mpsc;
 use tokio_stream::Stream;
 use tonic::Status;
 
-use crate::filter::{Fields, Filters, in_map};
+use crate::filter::Filters;
 use crate::missed::Missed;
 use crate::{ids, status};
 
@@ -246,60 +243,10 @@ impl Drop for Subscription {
     }
 }
 
-/// What a filter may ask of an event: `namespace`, `topic`, and the strings and labels in events
-/// of tasks, containers and namespaces (`event.container_id`, `event.labels.KEY`).
-impl Fields for Envelope {
-    fn field(&self, path: &[String]) -> Option<Cow<'_, str>> {
-        let found = match (path[0].as_str(), &path[1..]) {
-            ("namespace", _) => Some(self.namespace.as_str().into()),
-            ("topic", _) => Some(self.topic.as_str().into()),
-            ("event", [name, rest @ ..]) => event_field(self.event.as_ref()?, name, rest),
-            _ => None,
-        };
-        found.filter(|value| !value.is_empty())
-    }
-}
-
-fn event_field<'a>(event: &Any, name: &str, rest: &[String]) -> Option<Cow<'a, str>> {
-    let bytes = event.value.as_slice();
-    let labelled = |labels: &BTreeMap<String, String>| {
-        in_map(labels, rest).map(|value| Cow::Owned(value.into_owned()))
-    };
-    let kind = event.type_url.rsplit('/').next().unwrap_or_default();
-    match (kind.strip_prefix("containerd.events.")?, name) {
-        // Of tasks, every event has the container's id as field 1, and those of single processes
-        // have the process's id as field 2; a decoder skips what it does not know.
-        (kind, "container_id") if kind.starts_with("Task") => {
-            Some(ContainerDelete::decode(bytes).ok()?.id.into())
-        }
-        (kind, "id" | "exec_id") if kind.starts_with("Task") => {
-            Some(TaskExit::parse_from_bytes(bytes).ok()?.id.into())
-        }
-        ("ContainerCreate" | "ContainerUpdate" | "ContainerDelete", "id") => {
-            Some(ContainerDelete::decode(bytes).ok()?.id.into())
-        }
-        ("ContainerCreate", "image") => Some(ContainerCreate::decode(bytes).ok()?.image.into()),
-        ("ContainerUpdate", "image") => Some(ContainerUpdate::decode(bytes).ok()?.image.into()),
-        ("ContainerCreate", "runtime") if rest.first()? == "name" => {
-            Some(ContainerCreate::decode(bytes).ok()?.runtime?.name.into())
-        }
-        ("ContainerUpdate", "labels") => labelled(&ContainerUpdate::decode(bytes).ok()?.labels),
-        ("ContainerUpdate", "snapshot_key") => {
-            Some(ContainerUpdate::decode(bytes).ok()?.snapshot_key.into())
-        }
-        ("NamespaceCreate" | "NamespaceUpdate" | "NamespaceDelete", "name") => {
-            Some(NamespaceDelete::decode(bytes).ok()?.name.into())
-        }
-        ("NamespaceCreate" | "NamespaceUpdate", "labels") => {
-            labelled(&NamespaceUpdate::decode(bytes).ok()?.labels)
-        }
-        _ => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use core_api::events::ContainerDelete;
     use tokio_stream::StreamExt;
 
     #[tokio::test]

@@ -5,15 +5,22 @@
 //! there) or with `==`, `!=` or `~=` and a value. Parts of the path are joined by dots and may be
 //! quoted; values may be quoted, those of `~=` also between `|` or `/`. Space may stand before
 //! a part, an operator or a value. Patterns are `regex-lite`'s: as RE2's, without Unicode classes.
+//! How large and how many they may be is limited: a few characters with counts among them, such as
+//! `(a{50}){50}`, could mean millions of steps for every object there is.
 
 use std::borrow::Cow;
 use std::fmt::{Display, Formatter};
 use std::str::Chars;
 
-use regex_lite::Regex;
+use regex_lite::{Regex, RegexBuilder};
 use tonic::Status;
 
 use crate::status;
+
+/// The most that one pattern may take when it is compiled, in bytes: enough for a hundred names.
+const PATTERN_SIZE: usize = 128 << 10;
+/// How many patterns a list may have.
+const PATTERNS: usize = 32;
 
 /// What a filter looks at.
 pub trait Fields {
@@ -65,11 +72,17 @@ impl Filters {
     /// `InvalidArgument` with the filter and what is wrong with it.
     pub fn parse<S: AsRef<str>>(texts: &[S]) -> Result<Self, Status> {
         let mut filters = Vec::new();
+        let mut patterns = 0;
         for text in texts {
             let text = text.as_ref();
-            let selectors = Parser(text)
-                .filter()
-                .map_err(|fault| status::invalid(format_args!("filter {text:?}: {fault}")))?;
+            let refused = |fault: String| status::invalid(format_args!("filter {text:?}: {fault}"));
+            let selectors = Parser(text).filter().map_err(refused)?;
+            patterns += selectors.iter().filter(|one| one.is_pattern()).count();
+            if patterns > PATTERNS {
+                return Err(refused(format!(
+                    "more than {PATTERNS} patterns in one list"
+                )));
+            }
             filters.push(selectors);
         }
         let texts: Vec<&str> = texts.iter().map(AsRef::as_ref).collect();
@@ -88,6 +101,10 @@ impl Filters {
 }
 
 impl Selector {
+    fn is_pattern(&self) -> bool {
+        matches!(self.test, Test::Matches(_))
+    }
+
     fn holds(&self, object: &impl Fields) -> bool {
         let value = object.field(&self.path);
         match &self.test {
@@ -145,8 +162,7 @@ impl Parser<'_> {
         let test = match operator.as_str() {
             "==" => Test::Equal(value),
             "!=" => Test::NotEqual(value),
-            // As with containerd, a pattern that is none matches nothing.
-            _ => Regex::new(&value).map_or(Test::Never, Test::Matches),
+            _ => pattern(&value)?,
         };
         Ok(Selector { path, test })
     }
@@ -203,6 +219,18 @@ impl Parser<'_> {
         }
         self.0 = rest.as_str();
         Ok(String::from_utf8_lossy(&text).into_owned())
+    }
+}
+
+/// As with containerd, a pattern that is none matches nothing. One that is too large is refused.
+fn pattern(text: &str) -> Result<Test, String> {
+    let compiled = RegexBuilder::new(text).size_limit(PATTERN_SIZE).build();
+    match compiled {
+        Ok(pattern) => Ok(Test::Matches(pattern)),
+        Err(error) if error.to_string().contains("size limit") => {
+            Err(format!("the pattern {text:?} is too large"))
+        }
+        Err(_) => Ok(Test::Never),
     }
 }
 
@@ -297,5 +325,27 @@ mod tests {
             let refusal = Filters::parse(&[text]).unwrap_err();
             assert_eq!(refusal.code(), tonic::Code::InvalidArgument, "{text}");
         }
+    }
+
+    #[test]
+    fn a_pattern_that_would_take_seconds_for_each_object_is_refused() {
+        for text in [
+            "topic~=|((a{0,50}){0,50}){0,10}c|",
+            "topic~=|(a{0,100}b{0,100}){0,100}c|",
+        ] {
+            let refusal = Filters::parse(&[text]).unwrap_err();
+            assert_eq!(refusal.code(), tonic::Code::InvalidArgument);
+            assert!(refusal.message().contains("too large"), "{refusal}");
+        }
+        let names: Vec<String> = (0..100).map(|n| format!("container-{n:03}")).collect();
+        assert!(!holds(&[&format!("id~=/^({})$/", names.join("|"))]));
+        let many = vec!["id~=c"; PATTERNS + 1];
+        assert!(holds(&many[1..]));
+        assert!(
+            Filters::parse(&many)
+                .unwrap_err()
+                .message()
+                .contains("patterns")
+        );
     }
 }

@@ -33,4 +33,5 @@ pub mod snapshot;
 pub mod status;
 pub mod store;
 pub mod ttrpc;
+pub mod unpack;
 pub mod version;

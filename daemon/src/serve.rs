@@ -30,6 +30,7 @@ use crate::shim::process::Surroundings;
 use crate::snapshot::Snapshots;
 use crate::store::Store;
 use crate::ttrpc::server as events;
+use crate::unpack::Unpacker;
 use crate::{accept, dump, setup};
 
 /// How long calls may take to end by themselves when the daemon stops.
@@ -50,6 +51,9 @@ pub async fn serve(config: Config) -> Result<(), String> {
     folder(&config.state)?;
     let own = config.own_folder();
     folder(&own)?;
+    // What is in the metadata is for nobody else: environments of containers, for instance.
+    fs::set_permissions(&own, Permissions::from_mode(0o700))
+        .map_err(|error| format!("{}: {error}", own.display()))?;
     let store = Store::open(&own.join("meta.redb"))?;
     let uuid = uuid(&own.join("uuid"))?;
     let exchange = Arc::new(Exchange::default());
@@ -57,8 +61,9 @@ pub async fn serve(config: Config) -> Result<(), String> {
     let ttrpc_socket = config.ttrpc_socket();
     let ttrpc_address = ttrpc_socket.0.clone();
     let manager = Arc::new(Manager::new(&config, surroundings, exchange.clone()));
-    let content = Content::open(&config.root, store.clone())
+    let mut content = Content::open(&config.root, store.clone())
         .map_err(|refusal| refusal.message().to_owned())?;
+    content.isolated = config.content_sharing_policy == "isolated";
     let snapshots = Snapshots::new(&config, store.clone());
     snapshots.recover();
     let collector = Collector::new(content.clone(), snapshots.clone(), exchange.clone());
@@ -71,6 +76,7 @@ pub async fn serve(config: Config) -> Result<(), String> {
         store,
         collector: collector.clone(),
         content,
+        unpacker: Unpacker::new(differ.clone(), snapshots.clone()),
         snapshots,
         differ,
         manager: manager.clone(),

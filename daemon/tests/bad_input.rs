@@ -322,6 +322,22 @@ fn sockets_and_folders_are_closed_to_others() {
         assert_eq!((meta.uid(), meta.gid()), (0, 12), "{socket}");
     }
     alive.bed.run_detached("c1");
+    alive.bed.ctr(&["snapshots", "prepare", "a"]).ok();
+    let native = ["snapshots", "--snapshotter", "native", "prepare", "a"];
+    alive.bed.ctr(&native).ok();
+    // What nobody else has any business in, whatever is below: CVE-2024-25621.
+    for folder in [
+        "io.wherry.metadata.v1",
+        "io.containerd.content.v1.content",
+        "io.containerd.content.v1.content/blobs",
+        "io.containerd.content.v1.content/ingest",
+        "io.containerd.snapshotter.v1.overlayfs",
+        "io.containerd.snapshotter.v1.overlayfs/snapshots",
+        "io.containerd.snapshotter.v1.native",
+    ] {
+        let mode = fs::metadata(dir.join("root").join(folder)).unwrap();
+        assert_eq!(mode.permissions().mode() & 0o777, 0o700, "{folder}");
+    }
     let namespace = alive.bed.namespace.as_str();
     let tasks = "io.containerd.runtime.v2.task";
     for folder in [

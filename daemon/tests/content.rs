@@ -15,7 +15,8 @@ use std::fs;
 use api::{Peer, Reference, code};
 use common::{Bed, Shims};
 use core_api::content::{
-    AbortRequest, DeleteContentRequest, Info, InfoRequest, InfoResponse, ReadContentRequest,
+    AbortRequest, DeleteContentRequest, Info, InfoRequest, InfoResponse, ListContentRequest,
+    ListContentResponse, ListStatusesRequest, ListStatusesResponse, ReadContentRequest,
     ReadContentResponse, StatusRequest, StatusResponse, UpdateRequest, UpdateResponse, WriteAction,
     WriteContentRequest, WriteContentResponse,
 };
@@ -94,6 +95,89 @@ where
         .call(&format!("content.v1.Content/{method}"), request)
         .await;
     code(&answer)
+}
+
+/// What the lease `l` holds.
+async fn resources(peer: &Peer) -> String {
+    let request = leases::ListResourcesRequest { id: "l".to_owned() };
+    let held: Result<leases::ListResourcesResponse, _> =
+        peer.call("leases.v1.Leases/ListResources", request).await;
+    let held = held.unwrap().resources.into_iter();
+    let mut held: Vec<_> = held.map(|held| (held.r#type, held.id)).collect();
+    held.sort();
+    format!("{held:?}")
+}
+
+/// What lists of blobs and of uploads say, with filters good and bad.
+async fn lists(peer: &Peer) -> Vec<String> {
+    let mut said = Vec::new();
+    let hello = digest(b"hello");
+    let by_digest = format!("digest==\"{hello}\"");
+    let info = Info {
+        digest: hello.clone(),
+        labels: [("k".to_owned(), "v".to_owned())].into(),
+        ..Info::default()
+    };
+    let request = UpdateRequest {
+        info: Some(info),
+        update_mask: Some(FieldMask {
+            paths: vec!["labels.k".to_owned()],
+        }),
+    };
+    let changed = unary::<_, UpdateResponse>(peer, "Update", request).await;
+    said.push(format!("{changed:?}"));
+    for filter in [
+        "",
+        &by_digest,
+        "digest~=sha256",
+        "digest!=x",
+        "labels.k==v",
+        "labels.k",
+        "labels.none",
+        "size",
+        "size==5",
+        "nonsense",
+    ] {
+        let filters = match filter {
+            "" => vec![],
+            filter => vec![filter.to_owned()],
+        };
+        let request = ListContentRequest { filters };
+        let mut stream = peer
+            .stream::<_, ListContentResponse>("content.v1.Content/List", request)
+            .await
+            .unwrap();
+        let mut found = Vec::new();
+        while let Some(part) = stream.message().await.unwrap() {
+            found.extend(part.info.into_iter().map(|info| (info.digest, info.size)));
+        }
+        found.sort();
+        said.push(format!("list {filter}: {found:?}"));
+    }
+    for filter in [
+        "", "ref==r7", "ref~=^r", "ref!=r7", "nonsense", "ref==", "^r",
+    ] {
+        let filters = match filter {
+            "" => vec![],
+            filter => vec![filter.to_owned()],
+        };
+        let request = ListStatusesRequest { filters };
+        let found: Result<ListStatusesResponse, _> =
+            peer.call("content.v1.Content/ListStatuses", request).await;
+        let found = found.map(|found| {
+            let statuses = found.statuses.into_iter();
+            let mut found: Vec<_> = statuses.map(|s| (s.r#ref, s.offset, s.total)).collect();
+            // containerd keeps the data of uploads that can never be committed.
+            found.retain(|(reference, ..)| reference != "r4" && reference != "r8");
+            found.sort();
+            found
+        });
+        said.push(format!(
+            "statuses {filter}: {:?}",
+            found.map_err(|refusal| refusal.code())
+        ));
+    }
+    said
 }
 
 /// Everything a client may do with an upload, good and bad; one line each.
@@ -178,6 +262,15 @@ async fn everything(peer: &Peer) -> Vec<String> {
         .await,
     );
     said.push(write(peer, lease, vec![commit("empty", 0, 0, "")]).await);
+    // Gaps, totals that no disk has, and totals that are not reached.
+    said.push(write(peer, lease, vec![data("r7", 2, b"abc")]).await);
+    let huge = WriteContentRequest {
+        total: i64::MAX,
+        ..data("r8", 0, b"abc")
+    };
+    said.push(write(peer, lease, vec![huge, commit("r8", 3, 0, "")]).await);
+    said.push(write(peer, lease, vec![commit("r8", 3, 3, "")]).await);
+    said.extend(lists(peer).await);
 
     for (offset, size) in [
         (0, 0),
@@ -243,6 +336,40 @@ async fn everything(peer: &Peer) -> Vec<String> {
             unary::<_, ()>(peer, "Delete", request).await
         ));
     }
+    // What is thrown away under a lease leaves it.
+    let under = peer.under("l");
+    said.push(write(peer, lease, vec![data("r10", 0, b"abc")]).await);
+    said.push(write(peer, lease, vec![commit("r11", 0, 0, &digest(b""))]).await);
+    said.push(resources(peer).await);
+    let abort = AbortRequest {
+        r#ref: "r10".to_owned(),
+    };
+    said.push(format!(
+        "{:?}",
+        unary::<_, ()>(&under, "Abort", abort).await
+    ));
+    let gone = DeleteContentRequest {
+        digest: digest(b""),
+    };
+    said.push(format!(
+        "{:?}",
+        unary::<_, ()>(&under, "Delete", gone).await
+    ));
+    said.push(resources(peer).await);
+    // Digests of another kind.
+    let long = format!("sha512:{}", "ab".repeat(64));
+    said.push(format!(
+        "{:?}",
+        unary::<_, InfoResponse>(peer, "Info", of(&long)).await
+    ));
+    said.push(
+        write(
+            peer,
+            lease,
+            vec![data("r12", 0, b"x"), commit("r12", 1, 1, &long)],
+        )
+        .await,
+    );
     let info: Result<InfoResponse, _> = elsewhere.call("content.v1.Content/Info", of(&hello)).await;
     said.push(format!(
         "{:?}",
@@ -275,10 +402,14 @@ async fn a_digest_that_is_none_is_refused_before_anything_is_sent() {
         expected: "sha256:xyz".to_owned(),
         ..message(WriteAction::Stat, "r")
     };
-    assert_eq!(
-        write(&peer, None, vec![bad]).await,
-        "[] then InvalidArgument"
-    );
+    let negative = WriteContentRequest {
+        total: -1,
+        ..data("r", 0, b"abc")
+    };
+    for bad in [bad, negative] {
+        let told = write(&peer, None, vec![bad]).await;
+        assert_eq!(told, "[] then InvalidArgument");
+    }
 }
 
 #[tokio::test]
@@ -338,4 +469,106 @@ async fn an_upload_has_one_writer() {
         stat = write(&peer, None, vec![message(WriteAction::Stat, "r")]).await;
         tokio::task::yield_now().await;
     }
+}
+
+/// What a namespace is told that wants a blob which another has: of its STAT, of a commit without
+/// data, of one with data.
+async fn wanted_elsewhere(peer: &Peer) -> Vec<String> {
+    let hello = digest(b"hello");
+    let root = [("containerd.io/gc.root".to_owned(), "yes".to_owned())];
+    let label = |request: WriteContentRequest| WriteContentRequest {
+        labels: root.clone().into(),
+        ..request
+    };
+    let first = vec![data("r", 0, b"hello"), label(commit("r", 5, 5, &hello))];
+    let elsewhere = peer.of("elsewhere");
+    let mut said = vec![write(peer, None, first).await];
+    let stat = WriteContentRequest {
+        expected: hello.clone(),
+        total: 5,
+        ..message(WriteAction::Stat, "r")
+    };
+    said.push(write(&elsewhere, None, vec![stat.clone()]).await);
+    let nothing = vec![stat.clone(), label(commit("r", 0, 5, &hello))];
+    said.push(write(&elsewhere, None, nothing).await);
+    let info = |peer: Peer| {
+        let request = InfoRequest {
+            digest: hello.clone(),
+        };
+        async move { unary::<_, InfoResponse>(&peer, "Info", request).await }
+    };
+    said.push(format!("{:?}", info(elsewhere.clone()).await));
+    let whole = vec![
+        stat,
+        data("r", 0, b"hello"),
+        label(commit("r", 5, 5, &hello)),
+    ];
+    said.push(write(&elsewhere, None, whole).await);
+    said.push(format!("{:?}", info(elsewhere.clone()).await));
+    said.push(format!("{:?}", info(peer.of("third")).await));
+    // Each namespace has it for itself.
+    let gone = DeleteContentRequest {
+        digest: hello.clone(),
+    };
+    said.push(format!("{:?}", unary::<_, ()>(peer, "Delete", gone).await));
+    said.push(format!("{:?}", read(peer, &hello, 0, 0).await));
+    said.push(format!("{:?}", read(&elsewhere, &hello, 0, 0).await));
+    said
+}
+
+#[tokio::test]
+async fn an_isolated_namespace_has_to_send_what_it_wants_to_have() {
+    let isolated = "[plugins.\"io.containerd.metadata.v1.bolt\"]\n\
+        content_sharing_policy = \"isolated\"\n";
+    let mut files = Vec::new();
+    for config in ["", isolated] {
+        let bed = Bed::with_config(Shims::Ours, &format!("version = 2\n{config}"));
+        let reference = Reference::new(config);
+        let peer = Peer::connect(&bed.address(), "content").await;
+        let ours = wanted_elsewhere(&peer).await;
+        let theirs = wanted_elsewhere(&Peer::connect(&reference.address(), "content").await).await;
+        assert_eq!(ours, theirs, "{config:?}");
+        // However they came to it, the blob is on the disk once.
+        let blobs = "root/io.containerd.content.v1.content/blobs/sha256";
+        for dir in [&bed.dir, &reference.dir] {
+            files.push(fs::read_dir(dir.path().join(blobs)).unwrap().count());
+        }
+        assert!(!bed.log().contains("no effect"), "{}", bed.log());
+    }
+    assert_eq!(files, [1, 1, 1, 1]);
+}
+
+#[tokio::test]
+async fn an_isolated_namespace_may_have_what_another_is_labelled_to_share() {
+    let config = "version = 2\n[plugins.\"io.containerd.metadata.v1.bolt\"]\n\
+        content_sharing_policy = \"isolated\"\n";
+    let bed = Bed::with_config(Shims::Ours, config);
+    let peer = Peer::connect(&bed.address(), "generous").await;
+    let hello = digest(b"hello");
+    let labels = [("containerd.io/gc.root".to_owned(), "yes".to_owned())];
+    let held = WriteContentRequest {
+        labels: labels.into(),
+        ..commit("r", 5, 5, &hello)
+    };
+    let first = vec![data("r", 0, b"hello"), held.clone()];
+    assert!(write(&peer, None, first).await.ends_with("then Ok"));
+    let stat = WriteContentRequest {
+        expected: hello.clone(),
+        ..message(WriteAction::Stat, "r")
+    };
+    let elsewhere = peer.of("elsewhere");
+    let told = write(&elsewhere, None, vec![stat.clone()]).await;
+    assert!(told.contains("0 0 sha256:"), "{told}");
+    for value in ["false", "true"] {
+        let label = format!("containerd.io/namespace.shareable={value}");
+        bed.ctr(&["ns", "label", "generous", &label]).ok();
+        let told = write(&elsewhere, None, vec![stat.clone()]).await;
+        let offset = if value == "true" { 5 } else { 0 };
+        assert!(
+            told.contains(&format!("0 {offset} sha256:")),
+            "{value}: {told}"
+        );
+    }
+    let told = write(&elsewhere, None, vec![stat, held]).await;
+    assert!(told.ends_with("then Ok"), "{told}");
 }

@@ -75,6 +75,8 @@ async fn everything(peer: &Peer) -> Vec<String> {
     no_digest.target.as_mut().unwrap().digest = "sha256:x".to_owned();
     let mut no_type = image("x");
     no_type.target.as_mut().unwrap().media_type = String::new();
+    let mut other_digest = image("sha512");
+    other_digest.target.as_mut().unwrap().digest = format!("sha512:{}", "a".repeat(128));
     let mut long = image("long");
     long.labels.insert("k".repeat(4096), "v".to_owned());
     for wanted in [
@@ -87,6 +89,7 @@ async fn everything(peer: &Peer) -> Vec<String> {
         Some(no_size),
         Some(no_digest),
         Some(no_type),
+        Some(other_digest),
         Some(long),
         None,
     ] {

@@ -10,13 +10,15 @@
     reason = "what cannot be set up ends a test"
 )]
 
+#[path = "common/rich.rs"]
+mod rich;
 #[path = "common/tree.rs"]
 mod tree;
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::Write;
-use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, chown, lchown, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -28,6 +30,7 @@ use daemon::diff::write::write_layer;
 use nix::sys::stat::{Mode, SFlag, UtimensatFlags, makedev, mknod, utimensat};
 use nix::sys::time::TimeSpec;
 use proptest::prelude::*;
+use rich::{attributes, modern_tree, rich_tree};
 use tar::{EntryType, Header};
 use tempfile::TempDir;
 use tree::{describe, difference};
@@ -38,56 +41,6 @@ fn plain(root: &Path) -> Place {
         lower: Vec::new(),
         hiding: Hiding::Deletion,
     }
-}
-
-/// A tree with one of everything that a layer can have.
-fn rich_tree(root: &Path) {
-    let at = |name: &str| root.join(name);
-    fs::create_dir_all(at("folder/deep")).unwrap();
-    fs::write(at("folder/plain"), vec![7; 300_000]).unwrap();
-    fs::hard_link(at("folder/plain"), at("linked")).unwrap();
-    fs::write(at("empty"), "").unwrap();
-    fs::write(at("setuid"), "x").unwrap();
-    chown(at("setuid"), Some(1000), Some(2000)).unwrap();
-    fs::set_permissions(at("setuid"), PermissionsExt::from_mode(0o6751)).unwrap();
-    fs::set_permissions(at("folder/deep"), PermissionsExt::from_mode(0o1777)).unwrap();
-    symlink("folder/plain", at("relative")).unwrap();
-    symlink("/nowhere", at("absolute")).unwrap();
-    lchown(at("absolute"), Some(12), Some(13)).unwrap();
-    let mode = Mode::from_bits_truncate(0o640);
-    mknod(&at("char"), SFlag::S_IFCHR, mode, makedev(1, 3)).unwrap();
-    mknod(&at("block"), SFlag::S_IFBLK, mode, makedev(7, 300)).unwrap();
-    mknod(&at("fifo"), SFlag::S_IFIFO, mode, 0).unwrap();
-    let moment = TimeSpec::new(1_500_000_000, 0);
-    for name in ["folder/deep", "folder", "linked", "relative"] {
-        let follow = UtimensatFlags::NoFollowSymlink;
-        utimensat(nix::fcntl::AT_FDCWD, &at(name), &moment, &moment, follow).unwrap();
-    }
-}
-
-/// What only the newer dialects can tell of.
-fn modern_tree(root: &Path) {
-    let at = |name: &str| root.join(name);
-    fs::write(at(&"n".repeat(180)), "long").unwrap();
-    let deep = at(&format!("{}/{}", "d".repeat(120), "e".repeat(120)));
-    fs::create_dir_all(&deep).unwrap();
-    fs::write(deep.join("leaf"), "leaf").unwrap();
-    symlink("m".repeat(150), at("long-link")).unwrap();
-    let sparse = File::create(at("sparse")).unwrap();
-    for part in 0..40_u64 {
-        sparse.write_all_at(b"data", part << 18).unwrap();
-    }
-    sparse.set_len(64 << 20).unwrap();
-    fs::write(at("owned"), "x").unwrap();
-    chown(at("owned"), Some(3_000_000), Some(4_000_000_000)).unwrap();
-}
-
-fn attributes(root: &Path) {
-    let file = File::open(root.join("empty")).unwrap();
-    sys::xattr::set(&file, OsStr::new("user.note"), b"a\nb\0c").unwrap();
-    // cap_net_raw+ep
-    let capability = [1, 0, 0, 2, 0, 32, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-    sys::xattr::set(&file, OsStr::new("security.capability"), &capability).unwrap();
 }
 
 fn tar(arguments: &[&str], from: &Path, to: &Path) {
@@ -199,6 +152,24 @@ fn compressed_layers_are_told_by_what_they_begin_with() {
         let fault = apply_blob(blob, Reading::Sniff, &plain(&to), 0).unwrap_err();
         assert!(matches!(fault, Fault::Layer(_)), "{fault}");
     }
+}
+
+#[test]
+fn a_layer_that_proves_broken_after_its_last_entry_leaves_nothing() {
+    let dir = TempDir::new().unwrap();
+    let (blob, to) = (dir.path().join("blob"), dir.path().join("to"));
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(&archive(&[entry("a"), entry("b/c")]))
+        .unwrap();
+    let mut bytes = gzip.finish().unwrap();
+    // The checksum is before the length, at the very end.
+    let at = bytes.len() - 8;
+    bytes[at] ^= 1;
+    fs::write(&blob, &bytes).unwrap();
+    fs::create_dir(&to).unwrap();
+    let fault = apply_blob(File::open(&blob).unwrap(), Reading::Sniff, &plain(&to), 0).unwrap_err();
+    assert!(fault.to_string().contains("checksum"), "{fault}");
+    assert_eq!(describe(&to, false).len(), 0);
 }
 
 /// One entry of an archive made by hand.

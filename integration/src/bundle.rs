@@ -207,6 +207,10 @@ impl Bundle {
             make_rootfs(&path.join("rootfs"));
         }
         nix::unistd::mkfifo(&path.join("log"), Mode::from_bits_truncate(0o600)).expect("mkfifo");
+        // What outlives a boot of the machine has a folder elsewhere.
+        let work = parent.with_file_name("work").join(id);
+        fs::create_dir_all(&work).expect("make the work folder");
+        symlink(work, path.join("work")).expect("link the work folder");
         Self {
             id: id.to_owned(),
             path,

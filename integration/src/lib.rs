@@ -31,6 +31,7 @@ pub mod delete;
 pub mod e2e;
 pub mod events;
 pub mod host;
+pub mod hybrid;
 pub mod leaks;
 pub mod mutate;
 pub mod shim;

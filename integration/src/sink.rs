@@ -36,6 +36,9 @@ struct State {
     refused: Vec<Event>,
     connections: Vec<UnixStream>,
     open: bool,
+    /// How often it has gone away: a connection of an earlier life takes nothing any more, even if
+    /// its thread has read an event and comes to it late.
+    lives: usize,
 }
 
 type Shared = Arc<(Mutex<State>, Condvar)>;
@@ -56,6 +59,7 @@ impl EventSink {
             refused: Vec::new(),
             connections: Vec::new(),
             open: false,
+            lives: 0,
         };
         let sink = Self {
             path: path.to_owned(),
@@ -79,6 +83,7 @@ impl EventSink {
     pub fn go_away(&self) {
         let mut state = self.shared.0.lock().unwrap();
         state.open = false;
+        state.lives += 1;
         for connection in state.connections.drain(..) {
             let _ = connection.shutdown(Shutdown::Both);
         }
@@ -180,21 +185,28 @@ fn accept(listener: &UnixListener, shared: &Shared) {
         if let Ok(handle) = connection.try_clone() {
             state.connections.push(handle);
         }
+        let life = state.lives;
         drop(state);
         let shared = Arc::clone(shared);
-        thread::spawn(move || serve(connection, &shared));
+        thread::spawn(move || serve(connection, life, &shared));
     }
 }
 
-/// Answers one connection until it ends.
-fn serve(mut connection: UnixStream, shared: &Shared) {
+/// Answers one connection until it ends, or the life of the sink that took it.
+fn serve(mut connection: UnixStream, life: usize, shared: &Shared) {
     while let Ok(frame) = Frame::read(&mut connection) {
         let arrived = Instant::now();
         let Ok(request) = Request::parse_from_bytes(&frame.payload) else {
             break;
         };
         let event = decode(&request, arrived);
-        let mood = match (shared.0.lock().unwrap().mood, &event) {
+        // Held until the answer is out, so that whoever has seen the event in the list, and then
+        // takes the sink away, cannot come between the event and its answer.
+        let mut state = shared.0.lock().unwrap();
+        if state.lives != life {
+            break;
+        }
+        let mood = match (state.mood, &event) {
             (Mood::RefuseTopic(topic, code), Some(event)) if event.topic == topic => {
                 Mood::Refuse(code)
             }
@@ -206,9 +218,6 @@ fn serve(mut connection: UnixStream, shared: &Shared) {
             (_, Mood::Refuse(code)) => code,
             (_, _) => Code::OK,
         };
-        // Held until the answer is out, so that whoever has seen the event in the list, and then
-        // takes the sink away, cannot come between the event and its answer.
-        let mut state = shared.0.lock().unwrap();
         if let Some(event) = event {
             match mood {
                 Mood::Take | Mood::RefuseTopic(..) => state.taken.push(event),

@@ -106,6 +106,13 @@ pub fn cgroup_v2() -> bool {
 /// # Errors
 /// The reason in words, for the line that reports the skip.
 pub fn criu() -> Result<(), String> {
+    if runtime() == "crun" {
+        let version = Command::new(runtime_path()).arg("--version").output();
+        let built = version.map_err(|e| format!("crun does not run: {e}"))?;
+        if !String::from_utf8_lossy(&built.stdout).contains("+CRIU") {
+            return Err("this crun was built without criu".to_owned());
+        }
+    }
     let Some(criu) = find_in_path("criu") else {
         return Err("criu is not installed".to_owned());
     };

@@ -65,7 +65,8 @@ fn a_program_that_is_not_there_keeps_the_text_that_docker_maps() {
     let text = error.message();
     assert_eq!(error.code(), Some(Code::UNKNOWN), "{error}");
     assert!(text.starts_with("OCI runtime exec failed:"), "{text}");
-    assert!(text.contains("no such file or directory"), "{text}");
+    let lower = text.to_lowercase();
+    assert!(lower.contains("no such file or directory"), "{text}");
     bed.finish(&bundle, &shim);
 }
 

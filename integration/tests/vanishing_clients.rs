@@ -123,3 +123,75 @@ vanishing_clients! {
         assert_eq!(s.task.delete("c1", "").unwrap().exit_status, 137);
     };
 }
+
+/// Calls that are answered at once, by clients that do not stay for the answer. (That a Wait ends
+/// with its client is row 6 of the complaints.)
+#[test]
+fn clients_that_hang_up_with_a_request_on_its_way_leave_nothing() {
+    const ROUNDS: usize = 10;
+    type Call = fn(&TaskClient);
+    let calls: [(&str, Call); 9] = [
+        ("State", |t| drop(t.state("c1", ""))),
+        ("Wait", |t| drop(t.wait("c1", ""))),
+        ("Pids", |t| drop(t.pids("c1"))),
+        ("Stats", |t| drop(t.stats("c1"))),
+        ("Connect", |t| drop(t.connect_task("c1"))),
+        ("CloseIO", |t| drop(t.close_io("c1", "e1"))),
+        ("ResizePty", |t| drop(t.resize("c1", "e1", 80, 24))),
+        ("Kill", |t| drop(t.kill("c1", "e1", 0, false))),
+        // Refused, since there is a container.
+        ("Shutdown", |t| drop(t.shutdown("c1"))),
+    ];
+    let bed = Bed::new();
+    let (bundle, shim) = bed.running("c1", &Spec::sleeper());
+    let mut request = bundle.exec_spec("e1", &Spec::sleeper().terminal());
+    request.stdout = bed.drain();
+    shim.task.exec(&request).unwrap();
+    shim.task.start("c1", "e1").unwrap();
+    let once = |name: &str| name != "Wait" && name != "Shutdown";
+    for (_, call) in calls.into_iter().filter(|(name, _)| once(name)) {
+        call(&shim.task);
+    }
+    // The helper that read the last answer may still be ending.
+    holds(Duration::from_secs(1), || host::threads(shim.pid) == 1);
+    let before = Leaks::of_shim(shim.pid);
+    let mut chance = Chance::new();
+    for (name, call) in calls {
+        if name == "Shutdown" && target::under_test_is_v1() {
+            continue; // Obeyed there, whatever is left.
+        }
+        for _ in 0..ROUNDS {
+            let client = shim.task.another();
+            let pending = client.spawn(call);
+            // A moment of its own, and not the wait for anything.
+            holds(Duration::from_micros(chance.below(3_000)), || false);
+            client.hang_up();
+            pending.join().unwrap();
+        }
+        for exec in ["", "e1"] {
+            let state = shim.task.patience(SHORT).state("c1", exec).unwrap();
+            assert_eq!(state.status(), Status::RUNNING, "{name}");
+        }
+    }
+    known_difference!(
+        "go",
+        "descriptors and threads come and go with its scheduler"
+    );
+    let mut left = Vec::new();
+    let same = holds(SHORT, || {
+        left = Leaks::of_shim(shim.pid).compare(&before);
+        left.is_empty()
+    });
+    assert!(same, "{left:?}");
+    bed.finish(&bundle, &shim);
+    let wanted = [
+        "create c1",
+        "start c1",
+        "exec-added c1/e1",
+        "exec-started c1/e1",
+        "exit c1/e1 137",
+        "exit c1 137",
+        "delete c1 137",
+    ];
+    assert_eq!(bed.sink().briefs(), wanted);
+}

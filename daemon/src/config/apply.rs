@@ -157,12 +157,6 @@ fn only_default(sources: &Sources, config: &Config) -> Vec<Problem> {
     let default = Config::default();
     let rows = [
         (
-            "io.containerd.metadata.v1.bolt",
-            "content_sharing_policy",
-            config.content_sharing_policy == default.content_sharing_policy,
-            "namespaces share what they have downloaded",
-        ),
-        (
             "io.containerd.runtime.v2.task",
             "platforms",
             config.platforms == default.platforms,

@@ -44,6 +44,11 @@ impl Blobs {
         Ok(Self { folder })
     }
 
+    /// The content store's folder.
+    pub fn content(&self) -> &Path {
+        self.folder.ancestors().nth(2).unwrap_or(&self.folder)
+    }
+
     /// Where the blob is, or would be.
     pub fn path(&self, digest: &Digest) -> PathBuf {
         self.folder.join(digest.hex())

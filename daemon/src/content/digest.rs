@@ -16,7 +16,8 @@ impl Digest {
     /// Reads a digest as clients write it.
     ///
     /// # Errors
-    /// `InvalidArgument` that quotes the text.
+    /// `InvalidArgument` that quotes the text; `NotFound` for a digest of another algorithm, since
+    /// no blob is stored under one.
     pub fn parse(text: &str) -> Result<Self, Status> {
         let read = || {
             let hex = text.strip_prefix("sha256:")?.as_bytes();
@@ -30,6 +31,10 @@ impl Digest {
             Some(Self(bytes))
         };
         read().ok_or_else(|| {
+            if is_digest(text) {
+                let text = format!("content digest {text}: blobs are stored by their SHA-256");
+                return status::not_found(text);
+            }
             // A digest has 71 characters; more would only blow up the message.
             let start: String = text.chars().take(80).collect();
             status::invalid(format_args!(
@@ -53,6 +58,20 @@ impl Digest {
         }
         hex
     }
+}
+
+/// Whether `text` is an algorithm that OCI registers, a colon and as many hexadecimal digits as
+/// it gives.
+pub fn is_digest(text: &str) -> bool {
+    let digits = match text.split_once(':') {
+        Some(("sha256", digits)) if digits.len() == 64 => digits,
+        Some(("sha384", digits)) if digits.len() == 96 => digits,
+        Some(("sha512", digits)) if digits.len() == 128 => digits,
+        _ => return false,
+    };
+    digits
+        .bytes()
+        .all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 fn value(digit: u8) -> Option<u8> {
@@ -93,5 +112,8 @@ mod tests {
             assert_eq!(refusal.code(), tonic::Code::InvalidArgument);
             assert!(refusal.message().len() < 300);
         }
+        let other = format!("sha512:{}", "a".repeat(128));
+        let refusal = Digest::parse(&other).unwrap_err();
+        assert_eq!(refusal.code(), tonic::Code::NotFound);
     }
 }

@@ -38,6 +38,8 @@ pub struct Content {
     /// namespace has it; for writing by the collector, from deciding that no namespace has a blob
     /// until its file is gone.
     pub gate: Arc<RwLock<()>>,
+    /// Whether a namespace has to send a blob itself that another has.
+    pub isolated: bool,
 }
 
 impl Content {
@@ -55,6 +57,7 @@ impl Content {
             ingests,
             store,
             gate: Arc::default(),
+            isolated: false,
         })
     }
 }

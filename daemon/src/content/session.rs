@@ -1,13 +1,15 @@
 //! One upload as a client sees it: the stream of the `Write` call, message by message.
 //!
 //! A blob that another namespace has need not be sent again: its session begins at the end, and
-//! the client, which asks how far it is before it sends anything, goes straight to the commit.
+//! the client, which asks how far it is before it sends anything, goes straight to the commit. Where
+//! namespaces are isolated (`content_sharing_policy`) this goes for blobs of those namespaces alone
+//! that are labelled as shareable; any other a client has to have to get it into its namespace.
 
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use core_api::content::{Info, WriteAction, WriteContentRequest, WriteContentResponse};
-use tonic::Status;
+use tonic::{Code, Status};
 
 use super::digest::Digest;
 use super::ingest::{Progress, Writer};
@@ -84,12 +86,16 @@ impl Session {
         Ok(session)
     }
 
-    /// The expected blob and its size in bytes, if another namespace has it.
+    /// The expected blob and its size in bytes, if another namespace has it to share.
     fn shared(&self) -> Result<Option<(Digest, u64)>, Status> {
         let Some(expected) = &self.expected else {
             return Ok(None);
         };
-        let known = self.content.store.blob_anywhere(expected)?;
+        let store = &self.content.store;
+        if self.content.isolated && !store.is_shareable(expected)? {
+            return Ok(None);
+        }
+        let known = store.blob_anywhere(expected)?;
         let found = self.content.blobs.size(expected)?;
         // A file of another size is damaged: the blob is written anew.
         let size = known.filter(|size| found == Some(*size));
@@ -100,15 +106,15 @@ impl Session {
         let ingests = self.content.ingests.clone();
         let (namespace, reference) = (self.namespace.clone(), self.reference.clone());
         let total = self.total;
-        let writer = on_disk(move || Writer::open(&ingests, &namespace, &reference, total)).await?;
+        // Before anything is made: a lease that is not there holds nothing.
         if let Some(lease) = self.lease.clone() {
-            let (namespace, reference) = (self.namespace.clone(), self.reference.clone());
+            let (namespace, reference) = (namespace.clone(), reference.clone());
             self.content
                 .store
                 .hold_ingest(namespace, lease, reference)
                 .await?;
         }
-        Ok(writer)
+        on_disk(move || Writer::open(&ingests, &namespace, &reference, total)).await
     }
 
     /// Takes note of the digest that the client expects, if it says one.
@@ -116,7 +122,11 @@ impl Session {
         if text.is_empty() {
             return Ok(());
         }
-        let digest = Digest::parse(text)?;
+        let digest = Digest::parse(text).map_err(|refusal| match refusal.code() {
+            // What cannot be stored is not what is looked for and not there.
+            Code::NotFound => Status::failed_precondition(refusal.message()),
+            _ => refusal,
+        })?;
         if let Some(before) = self.expected
             && before != digest
         {

@@ -36,11 +36,13 @@ pub fn apply_blob(
     std::thread::scope(|scope| {
         let (mut stream, _) =
             stream::start(scope, blob, reading).map_err(|error| Fault::io("the layer", error))?;
-        apply(&mut stream, place, reserve)?;
-        // The scope waits for the other thread, which ends when the stream is gone.
-        stream
-            .finish()
-            .map_err(|error| Fault::Layer(format!("the layer cannot be decompressed: {error}")))
+        all_or_nothing(place, reserve, |target| {
+            unpack(&mut stream, target, &place.root)?;
+            // The scope waits for the other thread, which ends when the stream is gone.
+            stream
+                .finish()
+                .map_err(|error| Fault::Layer(format!("the layer cannot be decompressed: {error}")))
+        })
     })
 }
 
@@ -49,12 +51,22 @@ pub fn apply_blob(
 /// # Errors
 /// As [`apply_blob`].
 pub fn apply(archive: impl BufRead, place: &Place, reserve: u64) -> Result<(), Fault> {
+    all_or_nothing(place, reserve, |target| {
+        unpack(archive, target, &place.root)
+    })
+}
+
+fn all_or_nothing<T>(
+    place: &Place,
+    reserve: u64,
+    work: impl FnOnce(&mut Target) -> Result<T, Fault>,
+) -> Result<T, Fault> {
     let mut target = Target::open(&place.root, &place.lower, place.hiding, reserve)?;
-    let applied = unpack(archive, &mut target, &place.root);
-    if applied.is_err() {
+    let done = work(&mut target);
+    if done.is_err() {
         target.undo();
     }
-    applied
+    done
 }
 
 fn unpack(archive: impl BufRead, target: &mut Target, root: &Path) -> Result<(), Fault> {

@@ -61,6 +61,12 @@ pub fn reading(media_type: &str) -> Result<Reading, Status> {
 }
 
 fn unknown(media_type: &str) -> Status {
+    if media_type.ends_with("+encrypted") {
+        return status::unimplemented(format_args!(
+            "media-type {media_type:?}: the layer is encrypted, and there is no processor that \
+             decrypts layers"
+        ));
+    }
     status::unimplemented(format_args!("no processor for media-type {media_type:?}"))
 }
 

@@ -79,6 +79,15 @@ impl Differ {
         }
     }
 
+    /// Sees that `layer` could be unpacked.
+    ///
+    /// # Errors
+    /// `NotFound` for the blob; `Unimplemented` for its media type.
+    pub fn check(&self, namespace: &str, layer: &Descriptor) -> Result<(), Status> {
+        media::reading(&layer.media_type)?;
+        self.blobs.open(namespace, &layer.digest).map(drop)
+    }
+
     /// Unpacks `layer` onto `mounts` and answers what the uncompressed archive is.
     ///
     /// # Errors

@@ -151,9 +151,11 @@ impl Content for Services {
     }
 
     async fn delete(&self, request: Request<DeleteContentRequest>) -> Result<Response<()>, Status> {
-        let namespace = namespace(&request)?;
+        let (namespace, lease) = (namespace(&request)?, lease(&request));
         let digest = Digest::parse(&request.get_ref().digest)?;
-        self.store.remove_blob(namespace.clone(), digest).await?;
+        self.store
+            .remove_blob(namespace.clone(), digest, lease)
+            .await?;
         self.collector.note(true);
         let event = ContentDelete {
             digest: digest.to_string(),
@@ -269,10 +271,16 @@ impl Content for Services {
     }
 
     async fn abort(&self, request: Request<AbortRequest>) -> Result<Response<()>, Status> {
-        let namespace = namespace(&request)?;
+        let (namespace, lease) = (namespace(&request)?, lease(&request));
         let reference = request.into_inner().r#ref;
         let ingests = self.content.ingests.clone();
-        on_disk(move || ingests.abort(&namespace, &reference)).await?;
+        let (owner, name) = (namespace.clone(), reference.clone());
+        on_disk(move || ingests.abort(&owner, &name)).await?;
+        if let Some(lease) = lease {
+            self.store
+                .let_ingest_go(namespace, lease, reference)
+                .await?;
+        }
         Ok(Response::new(()))
     }
 }

@@ -6,6 +6,7 @@ use tonic::{Request, Response, Status};
 
 use super::{Services, lease, namespace, required};
 use crate::diff::Wanted;
+use crate::unpack;
 
 #[tonic::async_trait]
 impl Diff for Services {
@@ -21,10 +22,12 @@ impl Diff for Services {
             ..
         } = request.into_inner();
         let layer = required(diff, "diff")?;
-        let applied = self
-            .differ
-            .apply(&namespace, layer, mounts, sync_fs)
-            .await?;
+        let wanted = unpack::Wanted {
+            layer,
+            mounts,
+            sync: sync_fs,
+        };
+        let applied = self.unpacker.apply(&namespace, wanted).await?;
         Ok(Response::new(ApplyResponse {
             applied: Some(applied),
         }))

@@ -11,6 +11,7 @@ use core_api::types::Platform;
 use core_api::version::VersionResponse;
 use core_api::version::version_server::Version;
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::pin::Pin;
 use tokio_stream::Stream;
 use tonic::{Code, Request, Response, Status};
@@ -92,10 +93,16 @@ impl Services {
         let parts = PARTS.iter().map(|(kind, id)| Plugin {
             r#type: (*kind).to_owned(),
             id: (*id).to_owned(),
-            platforms: if *id == "task" {
+            platforms: if ["task", "walking"].contains(id) {
                 vec![platform()]
             } else {
                 Vec::new()
+            },
+            exports: if *kind == "io.containerd.content.v1" {
+                let root = self.content.blobs.content().display().to_string();
+                [("root".to_owned(), root)].into()
+            } else {
+                BTreeMap::new()
             },
             ..Plugin::default()
         });

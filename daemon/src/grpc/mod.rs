@@ -38,6 +38,7 @@ use crate::gc::Collector;
 use crate::shim::manager::Manager;
 use crate::snapshot::Snapshots;
 use crate::store::Store;
+use crate::unpack::Unpacker;
 use crate::{ids, status};
 
 /// What the services work on; clones share it.
@@ -53,6 +54,8 @@ pub struct Services {
     pub snapshots: Snapshots,
     /// Layers.
     pub differ: Differ,
+    /// What unpacks them into snapshots.
+    pub unpacker: Unpacker,
     /// Tasks.
     pub manager: Arc<Manager>,
     /// Events.
@@ -153,9 +156,11 @@ mod tests {
         let content = Content::open(&dir.join("root"), store.clone()).unwrap();
         let surroundings = Surroundings::new(&config).unwrap();
         let snapshots = Snapshots::new(&config, store.clone());
+        let differ = Differ::new(Arc::new(content.clone()), &dir.join("root"), 0);
         Services {
+            unpacker: Unpacker::new(differ.clone(), snapshots.clone()),
+            differ,
             collector: Collector::new(content.clone(), snapshots.clone(), exchange.clone()),
-            differ: Differ::new(Arc::new(content.clone()), &dir.join("root"), 0),
             content,
             snapshots,
             store,

@@ -1,4 +1,7 @@
 //! Namespaces: `containerd.services.namespaces.v1`.
+//!
+//! As with containerd, that one was made or changed is told in the namespace of the request, if it
+//! names one, and that it was deleted in itself.
 
 use core_api::events::{NamespaceCreate, NamespaceDelete, NamespaceUpdate};
 use core_api::namespaces::namespaces_server::Namespaces;
@@ -9,7 +12,7 @@ use core_api::namespaces::{
 };
 use tonic::{Request, Response, Status};
 
-use super::{Services, required};
+use super::{Services, namespace, required};
 
 /// The label by which clients choose a snapshotter that nobody named.
 const DEFAULT_SNAPSHOTTER: &str = "containerd.io/defaults/snapshotter";
@@ -55,14 +58,16 @@ impl Namespaces for Services {
         &self,
         request: Request<CreateNamespaceRequest>,
     ) -> Result<Response<CreateNamespaceResponse>, Status> {
+        let told_in = namespace(&request);
         let wanted = required(request.into_inner().namespace, "namespace")?;
         let made = self.store.create_namespace(wanted).await?;
         let event = NamespaceCreate {
             name: made.name.clone(),
             labels: made.labels.clone(),
         };
+        let told_in = told_in.as_ref().unwrap_or(&made.name);
         self.exchange
-            .publish_message(&made.name, "/namespaces/create", "NamespaceCreate", &event);
+            .publish_message(told_in, "/namespaces/create", "NamespaceCreate", &event);
         Ok(Response::new(CreateNamespaceResponse {
             namespace: Some(made),
         }))
@@ -72,6 +77,7 @@ impl Namespaces for Services {
         &self,
         request: Request<UpdateNamespaceRequest>,
     ) -> Result<Response<UpdateNamespaceResponse>, Status> {
+        let told_in = namespace(&request);
         let request = request.into_inner();
         let wanted = required(request.namespace, "namespace")?;
         let paths = request.update_mask.unwrap_or_default().paths;
@@ -80,8 +86,9 @@ impl Namespaces for Services {
             name: made.name.clone(),
             labels: made.labels.clone(),
         };
+        let told_in = told_in.as_ref().unwrap_or(&made.name);
         self.exchange
-            .publish_message(&made.name, "/namespaces/update", "NamespaceUpdate", &event);
+            .publish_message(told_in, "/namespaces/update", "NamespaceUpdate", &event);
         Ok(Response::new(UpdateNamespaceResponse {
             namespace: Some(made),
         }))

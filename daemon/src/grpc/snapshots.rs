@@ -32,7 +32,9 @@ fn scope<T>(request: &Request<T>, snapshotter: &str) -> Result<Scope, Status> {
 }
 
 impl Services {
+    /// Makes a snapshot; of views, as with containerd, nobody is told.
     async fn make_snapshot(&self, scope: Scope, new: New) -> Result<Vec<Mount>, Status> {
+        let told = new.kind == Kind::Active;
         let event = SnapshotPrepare {
             key: new.key.clone(),
             parent: new.parent.clone(),
@@ -40,8 +42,14 @@ impl Services {
         };
         let namespace = scope.namespace.clone();
         let mounts = self.snapshots.create(scope, new).await?;
-        self.exchange
-            .publish_message(&namespace, "/snapshot/prepare", "SnapshotPrepare", &event);
+        if told {
+            self.exchange.publish_message(
+                &namespace,
+                "/snapshot/prepare",
+                "SnapshotPrepare",
+                &event,
+            );
+        }
         self.collector.note(false);
         Ok(mounts)
     }

@@ -43,6 +43,11 @@ impl Metrics {
                 &[("revision", version::REVISION), ("version", version::API)],
                 1,
             );
+        let (unpacked, shared) = self.services.unpacker.counts();
+        let help = "Layers that clients asked for: unpacked, or found unpacked by another.";
+        let mut layers = text.family("wherry_layers_total", "counter", help);
+        layers.sample(&[("how", "unpacked")], unpacked);
+        layers.sample(&[("how", "shared")], shared);
         self.calls.write(&mut text);
         process::write(&mut text);
         text.into_string()

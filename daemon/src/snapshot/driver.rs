@@ -141,6 +141,13 @@ impl Driver {
         self.snapshots().join(number.to_string())
     }
 
+    /// The number of the snapshot that is written to by writing to `tree`, if it is one of ours.
+    pub(super) fn number_of(&self, tree: &Path) -> Option<u64> {
+        let mut parts = tree.strip_prefix(self.snapshots()).ok()?.components();
+        let number = parts.next()?.as_os_str().to_str()?.parse().ok()?;
+        (self.tree(number) == tree).then_some(number)
+    }
+
     /// Whether a temporary name is one of this process.
     pub(super) fn is_own(&self, name: &str) -> bool {
         name.starts_with(&*self.token)

@@ -8,6 +8,7 @@
 
 pub mod copy;
 pub mod driver;
+pub mod flights;
 pub mod probe;
 mod sweep;
 pub mod usage;
@@ -18,15 +19,16 @@ use std::sync::Arc;
 
 use core_api::snapshots::{Info, Kind};
 use core_api::types::Mount;
-use tonic::Status;
+use tonic::{Code, Status};
 
 use crate::config::Config;
 use crate::filter::Filters;
 use crate::status;
 use crate::store::Store;
-use crate::store::snapshots::{Chain, Commit, Record, Scope};
+use crate::store::snapshots::{Chain, Commit, Extraction, Record, Scope, Unpacked};
 
 use driver::{Driver, Layout};
+use flights::Flights;
 use sweep::Sweeper;
 use usage::Usage;
 
@@ -36,6 +38,7 @@ pub struct Snapshots {
     store: Store,
     drivers: Arc<[Driver]>,
     sweeper: Sweeper,
+    flights: Flights,
 }
 
 /// What a new snapshot is to be.
@@ -59,6 +62,7 @@ impl Snapshots {
             store,
             drivers: drivers.into(),
             sweeper: Sweeper::default(),
+            flights: Flights::default(),
         }
     }
 
@@ -78,6 +82,7 @@ impl Snapshots {
 
     /// Frees the folder of a snapshot whose record is gone, some time from now on.
     pub fn free(&self, snapshotter: &str, number: u64) {
+        drop(self.flights.take(snapshotter, number));
         if let Ok(driver) = self.driver(snapshotter) {
             self.sweeper.free(driver, number);
         }
@@ -138,6 +143,70 @@ impl Snapshots {
         Ok(driver.mounts(&chain))
     }
 
+    /// Layers that are under way.
+    pub fn flights(&self) -> &Flights {
+        &self.flights
+    }
+
+    /// The extraction of `namespace` that is written to by writing to `mounts`, if it is one.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn extraction(
+        &self,
+        namespace: &str,
+        mounts: &[Mount],
+    ) -> Result<Option<Extraction>, Status> {
+        let [mount] = mounts else { return Ok(None) };
+        let tree = match mount.r#type.as_str() {
+            "overlay" => {
+                let mut options = mount.options.iter();
+                options.find_map(|option| option.strip_prefix("upperdir="))
+            }
+            _ => Some(mount.source.as_str()),
+        };
+        let Some(tree) = tree else { return Ok(None) };
+        let found = self.drivers.iter().find_map(|driver| {
+            let number = driver.number_of(Path::new(tree))?;
+            Some((driver.layout.name(), number))
+        });
+        let Some((snapshotter, number)) = found else {
+            return Ok(None);
+        };
+        let scope = Scope {
+            namespace: namespace.to_owned(),
+            snapshotter: snapshotter.to_owned(),
+            lease: None,
+        };
+        self.store.extraction(scope, number)
+    }
+
+    /// If what `extraction` is for is there already, unpacked from `blob`, marks it as hollow and
+    /// answers what was unpacked.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn share(
+        &self,
+        extraction: &Extraction,
+        blob: &str,
+    ) -> Result<Option<Unpacked>, Status> {
+        if self.store.unpacked(extraction, blob)?.is_none() {
+            return Ok(None);
+        }
+        self.store
+            .leave_hollow(extraction.clone(), blob.to_owned())
+            .await
+    }
+
+    /// Takes note that a hollow extraction has the layer in `blob` now.
+    ///
+    /// # Errors
+    /// `NotFound` when the extraction is gone; those of the database.
+    pub async fn filled(&self, extraction: Extraction, blob: String) -> Result<(), Status> {
+        self.store.filled(extraction, blob).await
+    }
+
     /// How a snapshot that is not committed is mounted.
     ///
     /// # Errors
@@ -164,7 +233,18 @@ impl Snapshots {
         labels: BTreeMap<String, String>,
     ) -> Result<(), Status> {
         let driver = self.driver(&scope.snapshotter)?.clone();
-        let number = self.store.check_commit(&scope, &key, &name)?.number;
+        let number = match self.store.check_commit(&scope, &key, &name) {
+            Ok(record) => record.number,
+            Err(refusal) => {
+                if refusal.code() == Code::AlreadyExists {
+                    self.hold_instead(scope, name).await;
+                }
+                return Err(refusal);
+            }
+        };
+        // Whoever waits for the layer does so until this is committed, or is not.
+        let landed = self.flights.take(&scope.snapshotter, number);
+        let unpacked = landed.as_ref().filter(|landed| landed.chain == name);
         let usage = blocking(move || {
             driver.sync(number)?;
             driver.usage(number)
@@ -177,8 +257,17 @@ impl Snapshots {
             number,
             size: usage.size,
             inodes: usage.inodes,
+            unpacked: unpacked.map(|landed| landed.unpacked.clone()),
         };
         self.store.commit_snapshot(scope, commit).await
+    }
+
+    /// Lets a lease hold the snapshot that is there in place of the one that was to be committed
+    /// under it. The client needs that one from here on.
+    async fn hold_instead(&self, scope: Scope, name: String) {
+        if let Err(refusal) = self.store.hold_snapshot(scope, name).await {
+            log::debug!("{}", refusal.message());
+        }
     }
 
     /// Forgets a snapshot; its space is freed behind.
@@ -188,6 +277,7 @@ impl Snapshots {
     pub async fn remove(&self, scope: Scope, key: String) -> Result<(), Status> {
         let driver = self.driver(&scope.snapshotter)?.clone();
         let number = self.store.remove_snapshot(scope, key).await?;
+        drop(self.flights.take(driver.layout.name(), number));
         self.sweeper.free(&driver, number);
         Ok(())
     }

@@ -4,11 +4,12 @@ use std::borrow::Cow;
 use std::time::SystemTime;
 
 use core_api::content::Info;
+use core_api::namespaces::Namespace;
 use prost::Message;
 use redb::{ReadableTable, TableDefinition, WriteTransaction};
 use tonic::Status;
 
-use super::{Failure, Store, decode, key, leases, list, namespaces};
+use super::{Failure, NAMESPACES, Store, decode, key, leases, list, namespaces};
 use crate::content::digest::Digest;
 use crate::filter::{Fields, Filters, in_map};
 use crate::{ids, status};
@@ -18,6 +19,9 @@ pub(super) const CONTENT: TableDefinition<'_, &str, &[u8]> = TableDefinition::ne
 /// The digest of each blob that this daemon has put on disk to its size in bytes, eight bytes with
 /// the lowest first. What is not here but on disk is another daemon's.
 pub(super) const BLOBS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("blobs");
+
+/// The label of a namespace whose blobs others may have, whatever the policy (containerd, #6660).
+const SHAREABLE: &str = "containerd.io/namespace.shareable";
 
 impl Fields for Info {
     fn field(&self, path: &[String]) -> Option<Cow<'_, str>> {
@@ -97,6 +101,29 @@ impl Store {
             let size = size.value().try_into();
             let broken = |_| Status::data_loss(format!("metadata: size of {digest}"));
             Ok(Some(u64::from_le_bytes(size.map_err(broken)?)))
+        })
+    }
+
+    /// Whether a namespace has the blob that shares what it has, by its label, where namespaces are
+    /// isolated otherwise.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn is_shareable(&self, digest: &Digest) -> Result<bool, Status> {
+        self.read(|transaction| {
+            let blobs = transaction.open_table(CONTENT)?;
+            for entry in transaction.open_table(NAMESPACES)?.iter()? {
+                let namespace: Namespace = decode(entry?.1.value())?;
+                let shares = namespace
+                    .labels
+                    .get(SHAREABLE)
+                    .is_some_and(|it| it == "true");
+                let key = key(&namespace.name, &digest.to_string());
+                if shares && blobs.get(key.as_str())?.is_some() {
+                    return Ok(true);
+                }
+            }
+            Ok(false)
         })
     }
 
@@ -200,17 +227,42 @@ impl Store {
         .await
     }
 
-    /// Takes a blob out of the sight of a namespace; the collector removes the file when no
-    /// namespace has it.
+    /// Lets a lease go of an upload that is thrown away.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn let_ingest_go(
+        &self,
+        namespace: String,
+        lease: String,
+        reference: String,
+    ) -> Result<(), Status> {
+        self.write(move |transaction| {
+            leases::unpin(transaction, &namespace, &lease, "ingests", &reference)
+        })
+        .await
+    }
+
+    /// Takes a blob out of the sight of a namespace, and out of a lease; the collector removes the
+    /// file when no namespace has it.
     ///
     /// # Errors
     /// `NotFound`.
-    pub async fn remove_blob(&self, namespace: String, digest: Digest) -> Result<(), Status> {
+    pub async fn remove_blob(
+        &self,
+        namespace: String,
+        digest: Digest,
+        lease: Option<String>,
+    ) -> Result<(), Status> {
         self.write(move |transaction| {
             let mut table = transaction.open_table(CONTENT)?;
-            match table.remove(key(&namespace, &digest.to_string()).as_str())? {
-                Some(_) => Ok(()),
-                None => Err(unknown(&digest)),
+            let name = digest.to_string();
+            if table.remove(key(&namespace, &name).as_str())?.is_none() {
+                return Err(unknown(&digest));
+            }
+            match &lease {
+                Some(lease) => leases::unpin(transaction, &namespace, lease, "content", &name),
+                None => Ok(()),
             }
         })
         .await

@@ -178,7 +178,10 @@ fn walk(transaction: &WriteTransaction, now: SystemTime) -> Result<Found, Failur
         let thing = |key: &str| Thing::Snapshot(snapshotter.to_owned(), key.to_owned());
         let node: Node = (ns.clone(), thing(key));
         if !record.parent.is_empty() {
-            graph.edge(node.clone(), (ns, thing(&record.parent)));
+            graph.edge(node.clone(), (ns.clone(), thing(&record.parent)));
+        }
+        if !record.hollow.is_empty() {
+            graph.edge(node.clone(), (ns, thing(&record.hollow)));
         }
         graph.labels(&node, &record.labels);
         snapshots.push((node, record.parent));

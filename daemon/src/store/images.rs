@@ -11,7 +11,7 @@ use redb::{ReadableTable, TableDefinition};
 use tonic::Status;
 
 use super::{Failure, Store, decode, key, list, namespaces};
-use crate::content::digest::Digest;
+use crate::content::digest::{Digest, is_digest};
 use crate::filter::{Fields, Filters, in_map};
 use crate::{ids, status};
 
@@ -53,7 +53,10 @@ fn check(image: &Image) -> Result<(), Status> {
     let Some(target) = &image.target else {
         return Err(status::invalid("image target must be set"));
     };
-    Digest::parse(&target.digest)?;
+    if !is_digest(&target.digest) {
+        // For its words.
+        Digest::parse(&target.digest)?;
+    }
     if target.size == 0 {
         return Err(status::invalid("Target.Size must be > 0"));
     }

@@ -9,6 +9,7 @@ use redb::{ReadableTable, WriteTransaction};
 use tonic::Status;
 
 use super::{Failure, LEASE_RESOURCES, LEASES, Store, below, key, list, namespaces};
+use crate::content::digest::is_digest;
 use crate::filter::{Fields, Filters, in_map};
 use crate::{ids, status};
 
@@ -56,20 +57,6 @@ fn check_resource(resource: &Resource) -> Result<(), Status> {
         return Err(status::invalid("resource id must not be empty"));
     }
     Ok(())
-}
-
-/// Whether `text` is an algorithm that OCI registers, a colon and as many hexadecimal digits as
-/// it gives.
-fn is_digest(text: &str) -> bool {
-    let digits = match text.split_once(':') {
-        Some(("sha256", digits)) if digits.len() == 64 => digits,
-        Some(("sha384", digits)) if digits.len() == 96 => digits,
-        Some(("sha512", digits)) if digits.len() == 128 => digits,
-        _ => return false,
-    };
-    digits
-        .bytes()
-        .all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 fn resource_key(namespace: &str, lease: &str, resource: &Resource) -> String {

@@ -4,19 +4,25 @@
 //! Keys belong to a namespace and a snapshotter. Numbers are never used twice, so a folder whose
 //! number no record has is a left-over and nothing else.
 
-use std::borrow::Cow;
-use std::collections::{BTreeMap, HashSet};
+mod commit;
+mod extraction;
+mod record;
+
+use std::collections::HashSet;
 use std::time::SystemTime;
 
-use core_api::Timestamp;
 use core_api::snapshots::{Info, Kind};
 use prost::Message;
 use redb::{ReadableTable, TableDefinition, WriteTransaction};
 use tonic::Status;
 
 use super::{Failure, Store, below, decode, leases, namespaces};
-use crate::filter::{Fields, Filters, in_map};
+use crate::filter::Filters;
 use crate::{ids, status};
+
+pub use extraction::Extraction;
+use record::Named;
+pub use record::{Chain, Commit, Record, Scope, Unpacked};
 
 /// Namespace, snapshotter and key to the record of a snapshot.
 pub(super) const SNAPSHOTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("snapshots");
@@ -26,130 +32,6 @@ pub(super) const CHILDREN: TableDefinition<'_, &str, &[u8]> =
 /// Snapshotter to the last number it has given.
 pub(super) const NUMBERS: TableDefinition<'_, &str, &[u8]> =
     TableDefinition::new("snapshot-numbers");
-
-/// What is stored of a snapshot.
-#[derive(Clone, PartialEq, Message)]
-pub struct Record {
-    /// The number of its folder.
-    #[prost(uint64, tag = "1")]
-    pub number: u64,
-    /// The key of the one it stands on; empty for none.
-    #[prost(string, tag = "2")]
-    pub parent: String,
-    /// View, active or committed.
-    #[prost(enumeration = "Kind", tag = "3")]
-    pub kind: i32,
-    /// When it was made, or committed.
-    #[prost(message, optional, tag = "4")]
-    pub created: Option<Timestamp>,
-    /// When it or its labels changed last.
-    #[prost(message, optional, tag = "5")]
-    pub updated: Option<Timestamp>,
-    /// Labels.
-    #[prost(btree_map = "string, string", tag = "6")]
-    pub labels: BTreeMap<String, String>,
-    /// Bytes on disk of a committed one, without its parents.
-    #[prost(uint64, tag = "7")]
-    pub size: u64,
-    /// Inodes of a committed one, without its parents.
-    #[prost(uint64, tag = "8")]
-    pub inodes: u64,
-}
-
-/// Where a snapshot belongs: keys are told apart by namespace and snapshotter.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Scope {
-    /// The namespace.
-    pub namespace: String,
-    /// The snapshotter.
-    pub snapshotter: String,
-    /// The lease that is to hold what is made.
-    pub lease: Option<String>,
-}
-
-/// A snapshot with the numbers of its parents, nearest first.
-#[derive(Debug, Clone)]
-pub struct Chain {
-    /// The snapshot.
-    pub record: Record,
-    /// The numbers of its parents' folders, nearest first.
-    pub parents: Vec<u64>,
-}
-
-/// What is to become of an active snapshot.
-#[derive(Debug, Clone)]
-pub struct Commit {
-    /// Its key until now.
-    pub key: String,
-    /// Its key from now on.
-    pub name: String,
-    /// Its labels from now on.
-    pub labels: BTreeMap<String, String>,
-    /// The number that it had when it was measured.
-    pub number: u64,
-    /// Bytes on disk.
-    pub size: u64,
-    /// Inodes.
-    pub inodes: u64,
-}
-
-/// A snapshot under its key, as filters see it and clients are told of it.
-struct Named<'a>(&'a str, &'a Record);
-
-impl Fields for Named<'_> {
-    fn field(&self, path: &[String]) -> Option<Cow<'_, str>> {
-        match (path[0].as_str(), &path[1..]) {
-            ("name", []) => Some(self.0.into()),
-            ("parent", []) => Some(self.1.parent.as_str().into()),
-            ("kind", []) => Some(kind_name(self.1.kind()).into()),
-            ("labels", rest) => return in_map(&self.1.labels, rest),
-            _ => None,
-        }
-        .filter(|value: &Cow<'_, str>| !value.is_empty())
-    }
-}
-
-fn kind_name(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Unknown => "unknown",
-        Kind::View => "view",
-        Kind::Active => "active",
-        Kind::Committed => "committed",
-    }
-}
-
-impl Record {
-    /// What clients are told of a snapshot.
-    pub fn info(&self, key: &str) -> Info {
-        Info {
-            name: key.to_owned(),
-            parent: self.parent.clone(),
-            kind: self.kind,
-            created_at: self.created,
-            updated_at: self.updated,
-            labels: self.labels.clone(),
-        }
-    }
-}
-
-impl Scope {
-    fn prefix(&self) -> String {
-        format!("{}\0{}", self.namespace, self.snapshotter)
-    }
-
-    fn key(&self, key: &str) -> String {
-        format!("{}\0{}\0{key}", self.namespace, self.snapshotter)
-    }
-
-    fn child(&self, parent: &str, key: &str) -> String {
-        format!("{}\0{}\0{parent}\0{key}", self.namespace, self.snapshotter)
-    }
-
-    /// What a lease calls a snapshot.
-    fn resource(&self) -> String {
-        format!("snapshots/{}", self.snapshotter)
-    }
-}
 
 fn unknown(key: &str) -> Failure {
     status::not_found(format_args!("snapshot {key} does not exist")).into()
@@ -309,7 +191,6 @@ impl Store {
     /// # Errors
     /// `NotFound`.
     pub fn snapshot(&self, scope: &Scope, key: &str) -> Result<Chain, Status> {
-        check_key("key", key)?;
         self.read(|transaction| chain(&transaction.open_table(SNAPSHOTS)?, scope, key))
     }
 
@@ -318,7 +199,6 @@ impl Store {
     /// # Errors
     /// `NotFound`.
     pub fn snapshot_record(&self, scope: &Scope, key: &str) -> Result<Record, Status> {
-        check_key("key", key)?;
         self.read(|transaction| {
             find(&transaction.open_table(SNAPSHOTS)?, scope, key)?.ok_or_else(|| unknown(key))
         })
@@ -401,70 +281,21 @@ impl Store {
         .await
     }
 
-    /// Makes an active snapshot a committed one under another key.
-    ///
-    /// # Errors
-    /// `NotFound`; `AlreadyExists` for the name; `FailedPrecondition` unless it is active.
-    pub async fn commit_snapshot(&self, scope: Scope, commit: Commit) -> Result<(), Status> {
-        self.check_commit(&scope, &commit.key, &commit.name)?;
-        ids::check_labels(&commit.labels)?;
-        self.write(move |transaction| {
-            let Commit { key, name, .. } = &commit;
-            let mut table = transaction.open_table(SNAPSHOTS)?;
-            let record = committable(&table, &scope, key, name)?;
-            if record.number != commit.number {
-                let text = format!("snapshot {key} was removed and made again meanwhile");
-                return Err(Status::aborted(text).into());
-            }
-            let now = Some(SystemTime::now().into());
-            let committed = Record {
-                kind: Kind::Committed.into(),
-                created: now,
-                updated: now,
-                labels: ids::without_empty(commit.labels.clone()),
-                size: commit.size,
-                inodes: commit.inodes,
-                ..record
-            };
-            table.remove(scope.key(key).as_str())?;
-            table.insert(
-                scope.key(name).as_str(),
-                committed.encode_to_vec().as_slice(),
-            )?;
-            if !committed.parent.is_empty() {
-                let mut children = transaction.open_table(CHILDREN)?;
-                children.remove(scope.child(&committed.parent, key).as_str())?;
-                let child = scope.child(&committed.parent, name);
-                children.insert(child.as_str(), [].as_slice())?;
-            }
-            if let Some(lease) = &scope.lease {
-                let (kind, namespace) = (scope.resource(), &scope.namespace);
-                leases::pin(transaction, namespace, lease, &kind, name)?;
-                leases::unpin(transaction, namespace, lease, &kind, key)?;
-            }
-            Ok(())
-        })
-        .await
-    }
-
-    /// The snapshot `key` if it can be committed as `name`.
-    ///
-    /// # Errors
-    /// As [`Store::commit_snapshot`].
-    pub fn check_commit(&self, scope: &Scope, key: &str, name: &str) -> Result<Record, Status> {
-        check_key("key", key)?;
-        check_key("name", name)?;
-        self.read(|transaction| committable(&transaction.open_table(SNAPSHOTS)?, scope, key, name))
-    }
-
-    /// Forgets a snapshot and answers its number; its folder is garbage from then on.
+    /// Forgets a snapshot and answers its number; its folder is garbage from then on. The lease of
+    /// `scope` lets go of it.
     ///
     /// # Errors
     /// `NotFound`; `FailedPrecondition` while another stands on it.
     pub async fn remove_snapshot(&self, scope: Scope, key: String) -> Result<u64, Status> {
-        check_key("key", &key)?;
-        self.write(move |transaction| forget_snapshot(transaction, &scope, &key))
-            .await
+        self.write(move |transaction| {
+            let number = forget_snapshot(transaction, &scope, &key)?;
+            if let Some(lease) = &scope.lease {
+                let kind = scope.resource();
+                leases::unpin(transaction, &scope.namespace, lease, &kind, &key)?;
+            }
+            Ok(number)
+        })
+        .await
     }
 
     /// The numbers that snapshots of `snapshotter` have, seen while no snapshot is being made;
@@ -490,22 +321,6 @@ impl Store {
         })
         .await
     }
-}
-
-fn committable(
-    table: &impl ReadableTable<&'static str, &'static [u8]>,
-    scope: &Scope,
-    key: &str,
-    name: &str,
-) -> Result<Record, Failure> {
-    if find(table, scope, name)?.is_some() {
-        return Err(taken(name));
-    }
-    let record = find(table, scope, key)?.ok_or_else(|| unknown(key))?;
-    if record.kind() != Kind::Active {
-        return Err(status::precondition(format_args!("snapshot {key} is not active")).into());
-    }
-    Ok(record)
 }
 
 /// Forgets a snapshot within a transaction that may do more, and answers its number.

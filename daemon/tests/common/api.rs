@@ -37,6 +37,8 @@ pub struct Peer {
     pub namespace: Option<String>,
     /// How long a call may take, as the daemon is told.
     limit: Option<Duration>,
+    /// The lease that is to hold what calls make.
+    lease: Option<String>,
 }
 
 impl Peer {
@@ -55,6 +57,7 @@ impl Peer {
             channel,
             namespace: Some(namespace.to_owned()),
             limit: Some(CALL_LIMIT),
+            lease: None,
         }
     }
 
@@ -62,6 +65,14 @@ impl Peer {
     pub fn without_limit(&self) -> Self {
         Self {
             limit: None,
+            ..self.clone()
+        }
+    }
+
+    /// The same connection for calls under a lease.
+    pub fn under(&self, lease: &str) -> Self {
+        Self {
+            lease: Some(lease.to_owned()),
             ..self.clone()
         }
     }
@@ -87,6 +98,10 @@ impl Peer {
         if let Some(namespace) = &self.namespace {
             let value = namespace.parse().unwrap();
             request.metadata_mut().insert("containerd-namespace", value);
+        }
+        if let Some(lease) = &self.lease {
+            let value = lease.parse().unwrap();
+            request.metadata_mut().insert("containerd-lease", value);
         }
         if let Some(limit) = self.limit {
             request.set_timeout(limit);

@@ -378,6 +378,11 @@ pub fn background(command: &mut Command, stdout: &Path) -> Background {
 }
 
 impl Background {
+    /// A program that was started already.
+    pub fn of(child: Child) -> Self {
+        Self(Some(child))
+    }
+
     /// Waits for its end and answers its exit code.
     #[track_caller]
     pub fn wait(&mut self) -> Option<i32> {

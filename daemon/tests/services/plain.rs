@@ -81,6 +81,27 @@ async fn conversation(talk: &mut Talk) {
             .map(names);
         talk.note(&format!("plugins {filters:?}"), &told(&found));
     }
+    // What clients choose by: where snapshots are, and for which platforms things work.
+    for filter in [
+        "type==io.containerd.snapshotter.v1,id==overlayfs",
+        "type==io.containerd.snapshotter.v1,id==native",
+        "type==io.containerd.snapshotter.v1,exports.root",
+        "type==io.containerd.differ.v1,id==walking",
+        "type==io.containerd.content.v1,id==content",
+        "type==io.containerd.gc.v1",
+        "type==io.containerd.runtime.v2",
+    ] {
+        let message = PluginsRequest {
+            filters: vec![filter.to_owned()],
+        };
+        let found = talk.peer.call::<_, PluginsResponse>(PLUGINS, message).await;
+        let told = found.map(|found| {
+            let mut told: Vec<_> = found.plugins.into_iter().map(details).collect();
+            told.sort();
+            told
+        });
+        talk.note(&format!("details of {filter}"), &format!("{told:?}"));
+    }
     for method in [
         "unheard.v1.Of/Call",
         "tasks.v1.Tasks/Unheard",
@@ -93,6 +114,24 @@ async fn conversation(talk: &mut Talk) {
     }
 }
 
+/// What is told of a plugin beside what it requires, which clients have no use for. Of a
+/// snapshotter that cannot work here (btrfs, zfs) nothing.
+fn details(plugin: Plugin) -> String {
+    if plugin.init_err.is_some() {
+        return String::new();
+    }
+    let Plugin {
+        r#type,
+        id,
+        platforms,
+        exports,
+        mut capabilities,
+        ..
+    } = plugin;
+    capabilities.sort();
+    format!("{} {id} {platforms:?} {exports:?} {capabilities:?}", r#type)
+}
+
 /// Type and id of plugins, sorted: clients look them up by name.
 fn names(found: PluginsResponse) -> Vec<String> {
     let name = |plugin: Plugin| format!("{} {}", plugin.r#type, plugin.id);
@@ -103,7 +142,24 @@ fn names(found: PluginsResponse) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn health_and_introspection_answer_as_containerds() {
-    same_talk!(conversation, &[]);
+    let newer = "as containerd 2 tells it";
+    same_talk!(
+        conversation,
+        &[
+            (
+                "details of type==io.containerd.snapshotter.v1,id==native",
+                newer
+            ),
+            (
+                "details of type==io.containerd.snapshotter.v1,exports.root",
+                newer
+            ),
+            (
+                "details of type==io.containerd.gc.v1",
+                "its thresholds are in the configuration"
+            ),
+        ]
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -55,7 +55,7 @@ pub fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    runtime::hide_hybrid();
+    crate::hybrid::hide();
     let subjects = rig::subjects();
     for subject in &subjects {
         eprintln!("{:8} {}", subject.name, subject.binary.display());

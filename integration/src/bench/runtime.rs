@@ -2,7 +2,6 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -32,31 +31,6 @@ pub fn usable(bed: &Bed) -> Vec<(&'static str, PathBuf)> {
         }
     }
     list
-}
-
-/// Where a hybrid machine mounts the second version.
-const UNIFIED: &str = "/sys/fs/cgroup/unified";
-/// Set in the environment of the program once it runs in mounts of its own.
-const OWN_MOUNTS: &str = "WHERRY_BENCH_OWN_MOUNTS";
-
-/// Runs this program again in mounts of its own, without the second cgroup version, where that is
-/// what keeps crun from working. Returns where there is nothing to hide, or it was done already.
-pub fn hide_hybrid() {
-    let controllers = fs::read_to_string(Path::new(UNIFIED).join("cgroup.controllers"));
-    if controllers.is_ok_and(|list| !list.trim().is_empty())
-        && target::find_in_path("crun").is_some()
-        && std::env::var_os(OWN_MOUNTS).is_none()
-        && let Ok(own) = std::env::current_exe()
-    {
-        let error = Command::new("unshare")
-            .args(["--mount", "--propagation", "private", "sh", "-c"])
-            .arg(format!("umount {UNIFIED}; exec \"$0\" \"$@\""))
-            .arg(own)
-            .args(std::env::args_os().skip(1))
-            .env(OWN_MOUNTS, "1")
-            .exec();
-        eprintln!("unshare: {error}: crun will not work here");
-    }
 }
 
 /// The quickest runtime that works, for what asks only after the shim.

@@ -41,6 +41,9 @@ pub fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    if options.runtime == "crun" {
+        crate::hybrid::hide();
+    }
     match suite(&options) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,

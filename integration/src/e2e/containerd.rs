@@ -14,6 +14,7 @@ use super::footprint::{Footprint, Shim};
 use super::image::layout_tar;
 use super::run::{Output, Running, command, run};
 use super::wait::{LONG, until_ok};
+use crate::hybrid;
 
 /// The name of the busybox image that every [`Containerd`] has.
 pub const IMAGE: &str = "wherry.test/busybox:latest";
@@ -125,9 +126,8 @@ impl Containerd {
     /// part has controllers, so where that is so a wrapper hides the v2 part from it, in a
     /// mount namespace of its own.
     pub fn make_crun_usable(&self) {
-        let unified = "/sys/fs/cgroup/unified";
-        let controllers = fs::read_to_string(format!("{unified}/cgroup.controllers"));
-        if controllers.is_ok_and(|names| !names.trim().is_empty()) {
+        if !hybrid::controllers().is_empty() {
+            let unified = hybrid::UNIFIED;
             let hide = format!(r#"umount {unified} && exec /usr/bin/crun "$@""#);
             self.add_program(
                 "crun",
