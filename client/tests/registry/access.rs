@@ -283,7 +283,11 @@ fn mirrors_are_asked_before_the_server() {
     assert_eq!(ran.ok(), format!("{other}@{digest}\n"));
     let rest = itself.gets(&layer);
     assert_eq!(rest.len(), 1, "{rest:?}");
-    assert_eq!((breaking.gets(&layer).len(), rest[0].status), (1, 206), "{rest:?}");
+    assert_eq!(
+        (breaking.gets(&layer).len(), rest[0].status),
+        (1, 206),
+        "{rest:?}"
+    );
 
     let hosts = hosts_dir(
         dir.path(),
