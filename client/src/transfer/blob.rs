@@ -70,6 +70,7 @@ impl Source<'_> {
             let begun_at = upload.offset();
             if begun_at <= what.size() {
                 self.receive(&mut upload, what, &part).await?;
+                part.now("checking");
                 match upload.commit(self.labels()).await {
                     Ok(_) => {
                         let size = progress::bytes(what.size());
