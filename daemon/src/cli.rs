@@ -23,6 +23,10 @@ commands:
                    them is an error, for which the daemon would not start; 0 with warnings only
   import           take over the records of containers of a containerd that has been stopped and
                    had the same root folder; wherryd must be stopped as well
+  verify [--repair] [--format text|json]
+                   check blobs, snapshots and records against each other, and with --repair mend
+                   what can be mended; wherryd must be stopped. The status is 0 if all is well
+                   (or mended), 1 if a problem is left, 2 if nothing could be checked
   publish --topic T --namespace N
                    publish the event on stdin (for shims and hooks)
   oci-hook -- PROGRAM [ARGUMENTS]
@@ -70,6 +74,13 @@ pub enum Command {
     ConfigCheck,
     /// Take over the records of another containerd.
     Import,
+    /// Check what is on disk.
+    Verify {
+        /// Mend what can be mended.
+        repair: bool,
+        /// Write findings as objects of JSON.
+        json: bool,
+    },
     /// Print the version.
     Version,
     /// Print the help.
@@ -100,6 +111,7 @@ const GLOBAL: [Valued; 6] = [
     &["state"],
     &["base"],
 ];
+const VERIFY: [Valued; 1] = [&["format"]];
 const PUBLISH: [Valued; 2] = [&["topic"], &["namespace"]];
 
 /// Arguments that are taken one after the other.
@@ -107,6 +119,8 @@ struct Arguments {
     rest: std::vec::IntoIter<OsString>,
     /// `-v` or `-h`, when one of them was seen.
     asked: Option<Command>,
+    /// Whether there may be `--repair`, and whether it was seen.
+    repair: Option<bool>,
 }
 
 impl Arguments {
@@ -142,11 +156,17 @@ impl Arguments {
                 "h" | "help" => Some(Command::Help),
                 _ => None,
             };
-            if let Some(command) = asked {
-                match inline {
-                    None | Some("true" | "1") => self.asked = self.asked.take().or(Some(command)),
-                    Some("false" | "0") => {}
+            let repairs = name == "repair" && self.repair.is_some();
+            if asked.is_some() || repairs {
+                let on = match inline {
+                    None | Some("true" | "1") => true,
+                    Some("false" | "0") => false,
                     Some(value) => return Err(format!("-{name}: {value:?} is not true or false")),
+                };
+                if repairs {
+                    self.repair = Some(on);
+                } else if on {
+                    self.asked = self.asked.take().or(asked);
                 }
                 continue;
             }
@@ -175,6 +195,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, Strin
     let mut arguments = Arguments {
         rest: arguments.into_iter().collect::<Vec<_>>().into_iter(),
         asked: None,
+        repair: None,
     };
     let (mut flags, word) = arguments.flags(&GLOBAL)?;
     let mut path = |name: &str| flags.remove(name).map(PathBuf::from);
@@ -207,6 +228,17 @@ fn command(word: &str, arguments: &mut Arguments) -> Result<Command, String> {
             (Command::Publish { topic, namespace }, next)
         }
         "import" => (Command::Import, arguments.flags(&[])?.1),
+        "verify" => {
+            arguments.repair = Some(false);
+            let (mut flags, next) = arguments.flags(&VERIFY)?;
+            let json = match text(flags.remove("format")).as_str() {
+                "" | "text" => false,
+                "json" => true,
+                other => return Err(format!("-format: {other:?} is not text or json")),
+            };
+            let repair = arguments.repair == Some(true);
+            (Command::Verify { repair, json }, next)
+        }
         "oci-hook" => {
             let (_, program) = arguments.flags(&[])?;
             let all = program
@@ -275,6 +307,20 @@ mod tests {
             ("config migrate", Command::ConfigMigrate),
             ("--root /r import", Command::Import),
             (
+                "--root /r verify --repair --format=json",
+                Command::Verify {
+                    repair: true,
+                    json: true,
+                },
+            ),
+            (
+                "verify",
+                Command::Verify {
+                    repair: false,
+                    json: false,
+                },
+            ),
+            (
                 "publish -topic /t --namespace=n",
                 Command::Publish { topic, namespace },
             ),
@@ -296,6 +342,9 @@ mod tests {
             ("--topic x", "-topic"),
             ("publish --root x", "-root"),
             ("config delete", "delete"),
+            ("--repair verify", "-repair"),
+            ("verify --format xml", "xml"),
+            ("verify all", "all"),
             ("config dump more", "more"),
             ("--help=maybe", "maybe"),
         ] {

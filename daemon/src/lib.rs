@@ -34,4 +34,5 @@ pub mod status;
 pub mod store;
 pub mod ttrpc;
 pub mod unpack;
+pub mod verify;
 pub mod version;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use daemon::cli::{self, Cli, Command};
 use daemon::config::{self, Config, Problem};
-use daemon::{import, log, oci_hook, publish, serve, version};
+use daemon::{import, log, oci_hook, publish, serve, verify, version};
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os();
@@ -20,13 +20,16 @@ fn main() -> ExitCode {
         cli.base = cli.base.or_else(|| base().map(PathBuf::from));
         cli
     });
+    // Its status 1 says that there are problems: what kept it from looking is another.
+    let verifies = std::env::args_os().any(|argument| argument == "verify");
     match parsed.and_then(|cli| run(cli, &program)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            if !error.is_empty() {
-                let _ = writeln!(std::io::stderr(), "{program}: {error}");
+            if error.is_empty() {
+                return ExitCode::FAILURE;
             }
-            ExitCode::FAILURE
+            let _ = writeln!(std::io::stderr(), "{program}: {error}");
+            ExitCode::from(if verifies { 2 } else { 1 })
         }
     }
 }
@@ -76,6 +79,26 @@ fn run(cli: Cli, program: &str) -> Result<(), String> {
             match imported.refused.len() {
                 0 => Ok(()),
                 count => Err(format!("{count} containers were not taken over")),
+            }
+        }
+        Command::Verify { repair, json } => {
+            let config = told(effective(&cli))?.0;
+            // What cannot be written is no reason to leave a repair half way.
+            let mut tell = |finding: &verify::Finding| {
+                let line = if json {
+                    finding.json()
+                } else {
+                    finding.to_string()
+                };
+                let _ = say(&format!("{line}\n"));
+            };
+            let progress = verify::Progress::stderr();
+            let outcome = verify::verify(&config, repair, &progress, &mut tell)?;
+            let _ = writeln!(std::io::stderr(), "{}", outcome.sum);
+            match outcome.problems {
+                0 => Ok(()),
+                // The findings say it all.
+                _ => Err(String::new()),
             }
         }
         Command::Serve => {

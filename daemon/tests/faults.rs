@@ -10,5 +10,7 @@
 mod common;
 #[path = "faults/disk.rs"]
 mod disk;
+#[path = "common/disk.rs"]
+mod disks;
 #[path = "faults/shims.rs"]
 mod shims;

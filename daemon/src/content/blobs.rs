@@ -1,15 +1,20 @@
 //! The blobs on disk: one file each, named by its digest, complete from the moment it has its
 //! name. Which namespace may see it is not known here.
 
+use std::collections::HashSet;
 use std::fs::{self, File, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use tonic::Status;
 
 use super::digest::Digest;
 use super::told;
+
+/// How names end that are to replace others.
+const FRESH: &str = ".new";
 
 /// The folder of all blobs.
 #[derive(Debug, Clone)]
@@ -33,6 +38,21 @@ pub(super) fn sync_folder(path: &Path) -> Result<(), Status> {
         .map_err(|error| told(path, &error))
 }
 
+/// Puts another name of `data` in place of `path`, in one step.
+fn replace(data: &Path, path: &Path) -> io::Result<()> {
+    static SERIAL: AtomicU32 = AtomicU32::new(0);
+    let (new, old) = (fs::metadata(data)?, fs::metadata(path)?);
+    // A rename between two names of one file does nothing.
+    if (new.dev(), new.ino()) == (old.dev(), old.ino()) {
+        return Ok(());
+    }
+    let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
+    let fresh = path.with_extension(format!("{serial}{FRESH}"));
+    sys::fs::remove_if_exists(&fresh)?;
+    fs::hard_link(data, &fresh)?;
+    fs::rename(&fresh, path)
+}
+
 impl Blobs {
     /// The blobs below `content`, the content store's folder, which is made if need be.
     ///
@@ -47,6 +67,12 @@ impl Blobs {
     /// The content store's folder.
     pub fn content(&self) -> &Path {
         self.folder.ancestors().nth(2).unwrap_or(&self.folder)
+    }
+
+    /// As [`Blobs::open`], and nothing is made.
+    pub fn at(content: &Path) -> Self {
+        let folder = content.join("blobs/sha256");
+        Self { folder }
     }
 
     /// Where the blob is, or would be.
@@ -68,8 +94,9 @@ impl Blobs {
     }
 
     /// Gives the complete file `data`, already synced, its name here. The file keeps its old name
-    /// too, by which a daemon that is killed now finds what it had not finished. A blob that is
-    /// there already stays.
+    /// too, by which a daemon that is killed now finds what it had not finished. Whatever has the
+    /// name already is replaced: nobody knows whether the disk has kept its bytes, and those of
+    /// `data` have just been hashed.
     ///
     /// # Errors
     /// Those of the file system.
@@ -78,10 +105,11 @@ impl Blobs {
         fs::set_permissions(data, Permissions::from_mode(0o444))
             .map_err(|error| told(data, &error))?;
         match fs::hard_link(data, &path) {
-            Ok(()) => sync_folder(&self.folder),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-            Err(error) => Err(told(&path, &error)),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => replace(data, &path),
+            other => other,
         }
+        .map_err(|error| told(&path, &error))?;
+        sync_folder(&self.folder)
     }
 
     /// Removes a blob that nobody may see any more.
@@ -93,13 +121,54 @@ impl Blobs {
         sys::fs::remove_if_exists(&path).map_err(|error| told(&path, &error))
     }
 
+    /// Moves a blob whose bytes are not its own out of the way, to where it can be looked at, and
+    /// answers where that is.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn set_aside(&self, digest: &Digest) -> Result<PathBuf, Status> {
+        let content = self.folder.ancestors().nth(2).unwrap_or(&self.folder);
+        let aside = content.join("damaged");
+        private_folder(&aside)?;
+        let (from, to) = (self.path(digest), aside.join(digest.hex()));
+        fs::rename(&from, &to).map_err(|error| told(&from, &error))?;
+        sync_folder(&aside)?;
+        sync_folder(&self.folder)?;
+        Ok(to)
+    }
+
+    /// Removes what no record names: all but the blobs in `known`, and names that were to replace
+    /// others. Nobody may be committing meanwhile.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn keep(&self, known: &HashSet<String>) -> Result<usize, Status> {
+        let mut removed = 0;
+        for entry in fs::read_dir(&self.folder).map_err(|error| told(&self.folder, &error))? {
+            let entry = entry.map_err(|error| told(&self.folder, &error))?;
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            let digest = Digest::parse(&format!("sha256:{name}"));
+            let is_stray = digest.is_ok_and(|digest| !known.contains(&digest.to_string()));
+            if is_stray || name.ends_with(FRESH) {
+                let path = entry.path();
+                sys::fs::remove_if_exists(&path).map_err(|error| told(&path, &error))?;
+                removed += 1;
+            }
+        }
+        Ok(removed)
+    }
+
     /// Every blob that there is a file for.
     ///
     /// # Errors
     /// Those of the file system.
     pub fn all(&self) -> Result<Vec<Digest>, Status> {
         let mut found = Vec::new();
-        let entries = fs::read_dir(&self.folder).map_err(|error| told(&self.folder, &error))?;
+        let entries = match fs::read_dir(&self.folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(found),
+            entries => entries.map_err(|error| told(&self.folder, &error))?,
+        };
         for entry in entries {
             let name = entry
                 .map_err(|error| told(&self.folder, &error))?

@@ -89,11 +89,7 @@ impl Ingests {
     }
 
     fn folder_of(&self, namespace: &str, reference: &str) -> PathBuf {
-        let mut hash = Sha256::new();
-        hash.update(namespace.as_bytes());
-        hash.update(b"/");
-        hash.update(reference.as_bytes());
-        self.folder.join(Digest::of(&hash).hex())
+        self.folder.join(folder_name(namespace, reference))
     }
 
     fn take(self: &Arc<Self>, folder: PathBuf, reference: &str) -> Result<Turn, Status> {
@@ -164,6 +160,8 @@ impl Ingests {
         for folder in self.folders()? {
             let data = folder.join("data");
             if !folder.join("namespace").exists() {
+                // Another daemon's; or, where it is empty, what was just being made or removed.
+                let _ = fs::remove_dir(&folder);
                 continue;
             }
             let Ok(found) = fs::metadata(&data) else {
@@ -185,4 +183,13 @@ impl Ingests {
         }
         Ok(())
     }
+}
+
+/// The name of the folder of an upload.
+pub fn folder_name(namespace: &str, reference: &str) -> String {
+    let mut hash = Sha256::new();
+    hash.update(namespace.as_bytes());
+    hash.update(b"/");
+    hash.update(reference.as_bytes());
+    Digest::of(&hash).hex()
 }

@@ -1,14 +1,15 @@
 //! The content store as the differ uses it: layers are read from it, and new ones put into it.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::Read;
 
 use core_api::content::Info;
 use tonic::Status;
 
 use super::digest::Digest;
 use super::ingest::Writer;
-use super::{Content, on_disk, told};
+use super::{Content, on_disk};
+use crate::diff::UNCOMPRESSED;
 use crate::diff::blobs::{Blobs, Upload};
 use crate::status;
 use crate::store::content::Hold;
@@ -20,15 +21,18 @@ const COPY_SIZE: usize = 1 << 20;
 impl Blobs for Content {
     fn open(&self, namespace: &str, digest: &str) -> Result<File, Status> {
         let digest = Digest::parse(digest)?;
-        self.store.blob(namespace, &digest)?;
-        let path = self.blobs.path(&digest);
-        File::open(&path).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => status::not_found(format_args!(
-                "content {digest}: its file {}",
-                path.display()
-            )),
-            _ => told(&path, &error),
-        })
+        let info = self.store.blob(namespace, &digest)?;
+        let opened = super::open(&self.blobs.path(&digest), &digest, info.size);
+        opened.map(|(file, _)| file)
+    }
+
+    fn uncompressed(&self, namespace: &str, digest: &str) -> Option<String> {
+        let info = self.store.blob(namespace, &Digest::parse(digest).ok()?);
+        info.ok()?.labels.remove(UNCOMPRESSED)
+    }
+
+    fn check(&self, digest: &str) -> Result<(), Status> {
+        Content::check(self, &Digest::parse(digest)?)
     }
 
     async fn add(&self, upload: Upload, mut data: File) -> Result<(), Status> {

@@ -91,14 +91,14 @@ impl Session {
         let Some(expected) = &self.expected else {
             return Ok(None);
         };
-        let store = &self.content.store;
-        if self.content.isolated && !store.is_shareable(expected)? {
+        if self.content.isolated && !self.content.store.is_shareable(expected)? {
             return Ok(None);
         }
-        let known = store.blob_anywhere(expected)?;
-        let found = self.content.blobs.size(expected)?;
         // A file of another size is damaged: the blob is written anew.
-        let size = known.filter(|size| found == Some(*size));
+        if !self.content.is_whole(expected)? {
+            return Ok(None);
+        }
+        let size = self.content.blobs.size(expected)?;
         Ok(size.map(|size| (*expected, size)))
     }
 
@@ -139,7 +139,8 @@ impl Session {
         }
         self.expected = Some(digest);
         let store = &self.content.store;
-        if store.blob(&self.namespace, &digest).is_err() {
+        // One that is gone or cut is written anew, and its record stays with its labels.
+        if store.blob(&self.namespace, &digest).is_err() || !self.content.is_whole(&digest)? {
             return Ok(());
         }
         let hold = self.hold();

@@ -33,15 +33,31 @@ pub fn apply_blob(
     place: &Place,
     reserve: u64,
 ) -> Result<Passed, Fault> {
+    apply_checked(blob, reading, place, reserve, |_| Ok(()))
+}
+
+/// As [`apply_blob`], and fails where `check` refuses what the archive is.
+///
+/// # Errors
+/// As [`apply_blob`].
+pub fn apply_checked(
+    blob: File,
+    reading: Reading,
+    place: &Place,
+    reserve: u64,
+    check: impl FnOnce(&Passed) -> Result<(), Fault>,
+) -> Result<Passed, Fault> {
     std::thread::scope(|scope| {
         let (mut stream, _) =
             stream::start(scope, blob, reading).map_err(|error| Fault::io("the layer", error))?;
-        all_or_nothing(place, reserve, |target| {
+        undone(place, reserve, |target| {
             unpack(&mut stream, target, &place.root)?;
             // The scope waits for the other thread, which ends when the stream is gone.
-            stream
-                .finish()
-                .map_err(|error| Fault::Layer(format!("the layer cannot be decompressed: {error}")))
+            let passed = stream.finish().map_err(|error| {
+                Fault::Layer(format!("the layer cannot be decompressed: {error}"))
+            })?;
+            check(&passed)?;
+            Ok(passed)
         })
     })
 }
@@ -51,12 +67,13 @@ pub fn apply_blob(
 /// # Errors
 /// As [`apply_blob`].
 pub fn apply(archive: impl BufRead, place: &Place, reserve: u64) -> Result<(), Fault> {
-    all_or_nothing(place, reserve, |target| {
+    undone(place, reserve, |target| {
         unpack(archive, target, &place.root)
     })
 }
 
-fn all_or_nothing<T>(
+/// Does `work` on the tree, and undoes it where it fails.
+fn undone<T>(
     place: &Place,
     reserve: u64,
     work: impl FnOnce(&mut Target) -> Result<T, Fault>,

@@ -32,6 +32,15 @@ pub trait Blobs: Debug + Send + Sync {
     /// `NotFound`; `InvalidArgument` for what is no digest.
     fn open(&self, namespace: &str, digest: &str) -> Result<File, Status>;
 
+    /// The digest of what is in a compressed blob, if it was unpacked here before.
+    fn uncompressed(&self, namespace: &str, digest: &str) -> Option<String>;
+
+    /// Reads a blob whole.
+    ///
+    /// # Errors
+    /// `DataLoss` that names it, where its bytes are not what its name says.
+    fn check(&self, digest: &str) -> Result<(), Status>;
+
     /// Stores what is in `data`. That it is there already is a success.
     ///
     /// # Errors

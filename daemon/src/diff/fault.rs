@@ -13,6 +13,8 @@ use crate::status;
 pub enum Fault {
     /// The layer is broken or hostile; the text names the entry.
     Layer(String),
+    /// The disk has damaged the layer.
+    Damaged(String),
     /// There is no room.
     Full(String),
     /// The kernel refused.
@@ -36,6 +38,11 @@ impl Fault {
         Self::Layer(format!("entry {:?}: {what}", String::from_utf8_lossy(path)))
     }
 
+    /// What the store says of a blob that it has looked at.
+    pub fn damaged(refusal: Status) -> Self {
+        Self::Damaged(refusal.message().to_owned())
+    }
+
     /// A failure at a path of ours.
     pub fn at(path: &Path, error: impl Into<io::Error>) -> Self {
         Self::io(path.display(), error)
@@ -45,7 +52,7 @@ impl Fault {
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Layer(text) | Self::Full(text) => f.write_str(text),
+            Self::Layer(text) | Self::Damaged(text) | Self::Full(text) => f.write_str(text),
             Self::Io(what, error) => write!(f, "{what}: {error}"),
         }
     }
@@ -55,6 +62,7 @@ impl From<Fault> for Status {
     fn from(fault: Fault) -> Self {
         match fault {
             Fault::Layer(text) => status::invalid(text),
+            Fault::Damaged(text) => Self::data_loss(text),
             Fault::Full(text) => Self::resource_exhausted(text),
             other @ Fault::Io(..) => status::unknown(other),
         }

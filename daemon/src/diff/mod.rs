@@ -8,6 +8,7 @@
 pub mod apply;
 pub mod blobs;
 pub mod changes;
+pub mod compare;
 pub mod fault;
 mod inodes;
 pub mod media;
@@ -25,7 +26,7 @@ pub mod write;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Seek, SeekFrom};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -36,12 +37,13 @@ use tonic::Status;
 use blobs::{Blobs, Upload};
 use fault::Fault;
 use media::Compression;
+use stream::Passed;
 
 /// How many layers are worked on at the same time: each may take 4 MiB of buffers and, in
 /// Zstandard, 16 MiB of window, and two keep two processors and the disk busy.
 const AT_ONCE: usize = 2;
 /// The label that tells the digest of a compressed layer's content.
-const UNCOMPRESSED: &str = "containerd.io/uncompressed";
+pub const UNCOMPRESSED: &str = "containerd.io/uncompressed";
 
 /// Unpacks and makes layers; clones share it.
 #[derive(Debug, Clone)]
@@ -69,7 +71,7 @@ impl Differ {
     /// With blobs from `blobs`, and mount points below `root`, the daemon's folder. Unpacking
     /// leaves at least `reserve` bytes of the disk free.
     pub fn new(blobs: Arc<dyn Blobs>, root: &Path, reserve: u64) -> Self {
-        let scratch = root.join("io.wherry.diff.v1");
+        let scratch = scratch(root);
         mounts::recover(&scratch);
         Self {
             blobs,
@@ -102,13 +104,33 @@ impl Differ {
     ) -> Result<Descriptor, Status> {
         let reading = media::reading(&layer.media_type)?;
         let blob = self.blobs.open(namespace, &layer.digest)?;
+        let known = self.blobs.uncompressed(namespace, &layer.digest);
+        let (blobs, digest) = (self.blobs.clone(), layer.digest.clone());
         let (scratch, reserve) = (self.scratch.clone(), self.reserve);
         let turn = self.turn.clone().acquire_owned().await;
         let passed = blocking(move || {
             // Held by the work itself: a client that goes away does not end it.
             let _turn = turn;
             let tree = mounts::for_writing(&mounts, &scratch)?;
-            let passed = apply::apply_blob(blob, reading, &tree.place, reserve)?;
+            let length = blob.metadata().map_or(0, |found| found.len());
+            // Whether it is our disk that has changed the layer.
+            let damage = || blobs.check(&digest).map_err(Fault::damaged);
+            let check = |passed: &Passed| {
+                // What is as long as its blob was not compressed.
+                let wanted = known.as_deref();
+                let wanted = wanted.or_else(|| (passed.size == length).then_some(&*digest));
+                if wanted.is_none_or(|wanted| wanted == passed.digest) {
+                    return Ok(());
+                }
+                // A label that lies is its client's business.
+                damage()
+            };
+            let passed = apply::apply_checked(blob, reading, &tree.place, reserve, check);
+            let passed = passed.or_else(|fault| match fault {
+                // It may as well have been made so.
+                Fault::Layer(_) => damage().and(Err(fault)),
+                other => Err(other),
+            })?;
             if sync {
                 File::open(&tree.place.root)
                     .and_then(|folder| Ok(nix::unistd::syncfs(folder)?))
@@ -188,6 +210,11 @@ impl Differ {
             annotations: BTreeMap::new(),
         })
     }
+}
+
+/// The folder of mount points and temporary files below the daemon's.
+pub fn scratch(root: &Path) -> PathBuf {
+    root.join("io.wherry.diff.v1")
 }
 
 /// The name of an upload that nobody else has.

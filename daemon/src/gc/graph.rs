@@ -90,6 +90,14 @@ impl Graph {
     }
 }
 
+/// What the labels of something hold for it.
+pub fn held_by(labels: &BTreeMap<String, String>) -> impl Iterator<Item = Thing> {
+    labels.iter().filter_map(|(label, value)| {
+        let label = label.strip_prefix(PREFIX)?.strip_prefix("ref.")?;
+        named(label, value)
+    })
+}
+
 /// The thing that a label names: its kind is the label's, with anything behind a dot or slash.
 fn named(label: &str, value: &str) -> Option<Thing> {
     let kind = |name: &str| {

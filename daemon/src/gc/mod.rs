@@ -65,6 +65,9 @@ impl Collector {
     /// Collects whenever `thresholds` say so, for ever.
     pub async fn run(self, thresholds: Gc) {
         tokio::time::sleep(thresholds.startup_delay).await;
+        if let Err(refusal) = self.remove_strays().await {
+            log::warn!("blobs without a record: {}", refusal.message());
+        }
         let mut ready = false;
         loop {
             let began = Instant::now();
@@ -84,6 +87,13 @@ impl Collector {
                 self.shared.changed.notified().await;
             }
         }
+    }
+
+    /// Removes what a collection that was cut off has left. Nobody commits meanwhile.
+    async fn remove_strays(&self) -> Result<(), Status> {
+        let _gate = self.content.gate.write().await;
+        let content = self.content.clone();
+        on_disk(move || content.remove_strays()).await
     }
 
     /// Collects now, and returns when everything that nobody needed before is gone.

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
 use std::pin::Pin;
 
 use core_api::content::content_server::Content;
@@ -12,6 +13,7 @@ use core_api::content::{
     UpdateResponse, WriteAction, WriteContentRequest, WriteContentResponse,
 };
 use core_api::events::{ContentCreate, ContentDelete};
+use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
@@ -21,9 +23,8 @@ use super::{Services, lease, namespace, required};
 use crate::content::digest::Digest;
 use crate::content::ingest::Progress;
 use crate::content::session::Session;
-use crate::content::{on_disk, told};
+use crate::content::{self, damaged, on_disk, told};
 use crate::filter::{Fields, Filters};
-use crate::status;
 
 /// How many blobs one message of a list tells of.
 const LIST_CHUNK: usize = 100;
@@ -62,6 +63,37 @@ fn wanted(request: &ReadContentRequest, length: u64) -> Result<(u64, u64), Statu
         return Err(Status::out_of_range(text));
     }
     Ok((offset, size.min(length - offset)))
+}
+
+/// A blob, or a part of it, on its way to a client.
+struct Reading {
+    file: File,
+    path: PathBuf,
+    at: u64,
+    end: u64,
+    /// The hash of what was read, where all of it is.
+    hash: Option<Sha256>,
+}
+
+impl Reading {
+    /// The next piece of the blob `digest`.
+    fn next(&mut self, digest: &Digest) -> Result<ReadContentResponse, Status> {
+        let count = READ_CHUNK.min(self.end - self.at);
+        let mut data = vec![0; usize::try_from(count).unwrap_or(0)];
+        let read = self.file.read_exact_at(&mut data, self.at);
+        read.map_err(|error| damaged(digest, told(&self.path, &error).message()))?;
+        let offset = i64::try_from(self.at).unwrap_or(i64::MAX);
+        self.at += count;
+        if let Some(hash) = &mut self.hash {
+            hash.update(&data);
+            if self.at == self.end && Digest::of(hash) != *digest {
+                let found = Digest::of(hash);
+                let what = format!("the bytes of {} are those of {found}", self.path.display());
+                return Err(damaged(digest, what));
+            }
+        }
+        Ok(ReadContentResponse { offset, data })
+    }
 }
 
 impl Services {
@@ -171,51 +203,38 @@ impl Content for Services {
     ) -> Result<Response<Self::ReadStream>, Status> {
         let namespace = namespace(&request)?;
         let digest = Digest::parse(&request.get_ref().digest)?;
-        self.store.blob(&namespace, &digest)?;
+        let info = self.store.blob(&namespace, &digest)?;
         let path = self.content.blobs.path(&digest);
-        let (file, path, length) = on_disk(move || {
-            let opened = File::open(&path).and_then(|file| {
-                let length = file.metadata()?.len();
-                Ok((file, length))
-            });
-            match opened {
-                Ok((file, length)) => Ok((file, path, length)),
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                    Err(status::not_found(format_args!(
-                        "content {digest}: its file {}",
-                        path.display()
-                    )))
-                }
-                Err(error) => Err(told(&path, &error)),
-            }
-        })
-        .await?;
+        let opened = path.clone();
+        let (file, length) = on_disk(move || content::open(&opened, &digest, info.size)).await?;
         let (start, size) = wanted(request.get_ref(), length)?;
         let (answers, stream) = mpsc::channel(1);
+        let whole = start == 0 && size == length;
         tokio::spawn(async move {
-            let (mut file, mut at) = (file, start);
-            while at < start + size {
-                let count = READ_CHUNK.min(start + size - at);
-                let path = path.clone();
+            // Who reads all of a blob is not given the last of it if it is not what it should be.
+            let mut reading = Reading {
+                file,
+                path,
+                at: start,
+                end: start + size,
+                hash: whole.then(Sha256::new),
+            };
+            while reading.at < reading.end {
                 let read = on_disk(move || {
-                    let mut data = vec![0; usize::try_from(count).unwrap_or(0)];
-                    let read = file.read_exact_at(&mut data, at);
-                    read.map_err(|error| told(&path, &error))?;
-                    Ok((file, data))
+                    let answer = reading.next(&digest)?;
+                    Ok((reading, answer))
                 });
                 let answer = match read.await {
-                    Ok((same, data)) => {
-                        file = same;
-                        let offset = i64::try_from(at).unwrap_or(i64::MAX);
-                        Ok(ReadContentResponse { offset, data })
+                    Ok((same, answer)) => {
+                        reading = same;
+                        answer
                     }
                     Err(refusal) => {
                         let _ = answers.send(Err(refusal)).await;
                         return;
                     }
                 };
-                at += count;
-                if answers.send(answer).await.is_err() {
+                if answers.send(Ok(answer)).await.is_err() {
                     return;
                 }
             }

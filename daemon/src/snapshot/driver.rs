@@ -54,6 +54,13 @@ pub struct Driver {
 #[derive(Debug)]
 pub struct Staged(Option<PathBuf>);
 
+impl Staged {
+    /// Where it is, if there is one.
+    pub(super) fn path(&self) -> Option<&Path> {
+        self.0.as_deref()
+    }
+}
+
 impl Drop for Staged {
     fn drop(&mut self) {
         if let Some(path) = self.0.take()
@@ -65,7 +72,7 @@ impl Drop for Staged {
 }
 
 /// Removes a folder of a snapshotter with all that is in it.
-pub(super) fn remove(path: &Path) -> io::Result<()> {
+pub fn remove(path: &Path) -> io::Result<()> {
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
         return Ok(());
     };
@@ -137,7 +144,7 @@ impl Driver {
     }
 
     /// The folder with this number.
-    pub(super) fn folder(&self, number: u64) -> PathBuf {
+    pub fn folder(&self, number: u64) -> PathBuf {
         self.snapshots().join(number.to_string())
     }
 
@@ -154,15 +161,20 @@ impl Driver {
     }
 
     /// Whether folders may be here that are containerd's: it left its database.
-    pub(super) fn is_shared(&self) -> bool {
+    pub fn is_shared(&self) -> bool {
         self.root.join("metadata.db").exists()
     }
 
     /// The tree of a snapshot: what it adds to its parents, or all of it.
-    fn tree(&self, number: u64) -> PathBuf {
+    pub fn tree(&self, number: u64) -> PathBuf {
+        self.tree_in(&self.folder(number))
+    }
+
+    /// The tree in a snapshot's folder.
+    pub(super) fn tree_in(&self, folder: &Path) -> PathBuf {
         match self.layout {
-            Layout::Overlay => self.folder(number).join("fs"),
-            Layout::Native => self.folder(number),
+            Layout::Overlay => folder.join("fs"),
+            Layout::Native => folder.to_owned(),
         }
     }
 
@@ -208,6 +220,14 @@ impl Driver {
         fs::symlink_metadata(self.folder(number)).is_err()
     }
 
+    /// Makes the folder that the kernel's overlay needs beside the tree of an active snapshot.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn make_work(&self, number: u64) -> io::Result<()> {
+        folder(&self.folder(number).join("work"), 0o711)
+    }
+
     /// Gives a staged folder its number.
     pub(super) fn place(&self, mut staged: Staged, number: u64) -> Result<(), Status> {
         let to = self.folder(number);
@@ -227,7 +247,7 @@ impl Driver {
     }
 
     /// What the snapshot takes on disk.
-    pub(super) fn usage(&self, number: u64) -> Result<Usage, Status> {
+    pub fn usage(&self, number: u64) -> Result<Usage, Status> {
         let tree = self.tree(number);
         usage::measure(&tree).map_err(|error| told(&tree, &error))
     }

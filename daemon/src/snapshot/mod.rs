@@ -9,7 +9,9 @@
 pub mod copy;
 pub mod driver;
 pub mod flights;
+pub mod in_use;
 pub mod probe;
+mod rebuild;
 mod sweep;
 pub mod usage;
 

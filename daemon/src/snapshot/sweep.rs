@@ -68,32 +68,43 @@ impl Sweeper {
     }
 }
 
-fn orphans(driver: &Driver, known: &HashSet<u64>) -> Result<Vec<PathBuf>, Status> {
-    let folder = driver.snapshots();
-    let entries = std::fs::read_dir(&folder).map_err(|error| told(&folder, &error))?;
-    let mut found = Vec::new();
-    for entry in entries {
-        let entry = entry.map_err(|error| told(&folder, &error))?;
-        let name = entry.file_name();
-        let Some(name) = name.to_str() else { continue };
-        let is_orphan = if name.starts_with(STAGED) {
-            !driver.is_own(name)
-        } else {
-            name.parse().is_ok_and(|number| !known.contains(&number))
-        };
-        if is_orphan {
-            found.push(entry.path());
+impl Driver {
+    /// The folders whose number is none of `known`, and those that a killed daemon was making.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn orphans(&self, known: &HashSet<u64>) -> Result<Vec<PathBuf>, Status> {
+        let folder = self.snapshots();
+        let entries = std::fs::read_dir(&folder).map_err(|error| told(&folder, &error))?;
+        let mut found = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(|error| told(&folder, &error))?;
+            let name = entry.file_name();
+            let Some(name) = name.to_str() else { continue };
+            let is_orphan = if name.starts_with(STAGED) {
+                !self.is_own(name)
+            } else {
+                name.parse().is_ok_and(|number| !known.contains(&number))
+            };
+            if is_orphan {
+                found.push(entry.path());
+            }
         }
+        Ok(found)
     }
+}
+
+fn orphans(driver: &Driver, known: &HashSet<u64>) -> Result<Vec<PathBuf>, Status> {
+    let found = driver.orphans(known)?;
     // A number without a record may then be containerd's, and nothing here says otherwise.
     if driver.is_shared() && !found.is_empty() {
         log::warn!(
             "{}: {} folders without a record are left alone, because containerd used this \
              folder too (metadata.db)",
-            folder.display(),
+            driver.snapshots().display(),
             found.len()
         );
-        found.clear();
+        return Ok(Vec::new());
     }
     Ok(found)
 }

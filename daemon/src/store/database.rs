@@ -243,7 +243,7 @@ impl Shared {
         };
         log::error!("metadata in {}: {error}", self.path.display());
         self.failed.store(true, Ordering::Release);
-        let text = format!("metadata: {error}");
+        let text = format!("metadata in {}: {error}", self.path.display());
         match error {
             redb::Error::Io(error) if error.kind() == std::io::ErrorKind::StorageFull => {
                 Status::resource_exhausted(text)

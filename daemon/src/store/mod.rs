@@ -6,6 +6,7 @@
 //! they wait for the disk, and those that come together go there together (`database.rs`); reads
 //! are short and come from the page cache. ADR 0008 says why it is redb, and how it is used.
 
+pub mod audit;
 pub mod containers;
 pub mod content;
 mod database;
@@ -107,6 +108,12 @@ impl Store {
             .await
             .unwrap_or_else(|error| Err(Status::internal(format!("metadata: {error}"))))
     }
+}
+
+/// Whether a containerd has kept its records below `root` as well: then files that no record of
+/// ours names may be its own.
+pub fn containerd_was(root: &Path) -> bool {
+    open::containerd_was(root)
 }
 
 fn key(namespace: &str, id: &str) -> String {

@@ -109,6 +109,11 @@ fn into_storage(error: redb::Error) -> DatabaseError {
     }
 }
 
+/// Whether a containerd has ever kept its records below this root folder.
+pub(super) fn containerd_was(root: &Path) -> bool {
+    root.join(CONTAINERD).exists()
+}
+
 /// Whether a containerd runs on this root folder: it holds a lock on its own database.
 pub(super) fn containerd_runs(root: &Path) -> bool {
     let Ok(file) = File::open(root.join(CONTAINERD)) else {

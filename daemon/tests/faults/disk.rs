@@ -1,43 +1,10 @@
 //! What disks do: full ones, damaged files, and a root folder that another daemon uses.
 
 use std::fs;
-use std::path::Path;
-use std::process::Command;
 use std::time::Instant;
 
 use crate::common::{Bed, LIMIT, Shims, run};
-
-/// A small disk of its own below a path; it goes with the value.
-struct Disk<'a>(&'a Path);
-
-impl<'a> Disk<'a> {
-    fn mount(path: &'a Path, kib: u32) -> Self {
-        fs::create_dir_all(path).unwrap();
-        let size = format!("size={kib}k,mode=711");
-        let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(path);
-        run(&mut mount).ok();
-        Self(path)
-    }
-
-    /// Takes all that is left.
-    fn fill(&self) {
-        let room = fs::File::create(self.0.join("filler")).unwrap();
-        for size in [4096, 1] {
-            while std::io::Write::write(&mut &room, &vec![0; size]).is_ok_and(|n| n > 0) {}
-        }
-    }
-
-    fn free(&self) {
-        fs::remove_file(self.0.join("filler")).unwrap();
-    }
-}
-
-impl Drop for Disk<'_> {
-    fn drop(&mut self) {
-        run(Command::new("umount").arg("-l").arg(self.0));
-    }
-}
+use crate::disks::Disk;
 
 #[test]
 fn a_full_root_refuses_records_and_keeps_those_it_has() {
