@@ -76,6 +76,20 @@ fn an_image_says_how_it_is_run(bed: &mut Bed) {
     let info = bed.ctr(&["containers", "info", "bg"]).ok();
     assert!(info.contains("wishful:latest"), "{info}");
     bed.wherry(&["rm", "-f", "bg"]).ok();
+    // Without a word it is ended as the image wants.
+    let script = "trap 'exit 33' QUIT; while :; do sleep 0.05; done";
+    bed.wherry(&["run", "-d", "--name", "bg", "wishful", script])
+        .ok();
+    bed.wait_status("bg", "running");
+    common::eventually("its trap is set, and it ends by it", || {
+        bed.wherry(&["kill", "bg"]);
+        bed.status("bg").as_deref() == Some("stopped")
+    });
+    assert!(
+        [33, 131].contains(&bed.all()[0]["exit_status"].as_u64().unwrap()),
+        "{:?}",
+        bed.all()
+    );
 }
 
 fn the_command_line_says_otherwise(bed: &mut Bed) {
