@@ -126,7 +126,7 @@ mutate: deps-conformance nextest ## Put small defects into a copy of the shim an
 	$(CARGO) run --locked --quiet -p wherry-integration --bin mutate -- --only "$(or $(ONLY),*)" --record docs/mutations.md
 
 .PHONY: test-cgroup2
-test-cgroup2: build ## Run the tests of what depends on cgroups on a machine with cgroup v2 (emulated)
+test-cgroup2: build ## Run the tests of what depends on cgroups on a machine with cgroup v2 (emulated); FULL=1: all
 	@CARGO="$(CARGO)" integration/beds/cgroup2
 
 .PHONY: test-engines
