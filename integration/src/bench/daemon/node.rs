@@ -122,7 +122,8 @@ impl Node {
     pub(super) fn on(core: Core, ground: &Path) -> Self {
         let path = ground.join(core.name());
         fs::create_dir(&path).expect("a folder for a daemon");
-        Self::at(core, Shims::Ours, path, "bench", None)
+        let namespace = format!("bench-{}", std::process::id());
+        Self::at(core, Shims::Ours, path, &namespace, None)
     }
 
     fn at(core: Core, shims: Shims, path: PathBuf, namespace: &str, kept: Option<TempDir>) -> Self {
