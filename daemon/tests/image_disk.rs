@@ -205,8 +205,8 @@ impl Full {
 #[tokio::test]
 async fn a_full_disk_refuses_each_step_of_an_image_and_with_room_each_works() {
     let disk = Disk::new(48 << 10);
-    // Without a reserve, so that it is the disk that refuses.
-    let config = "version = 2\n[plugins.\"io.wherry.diff.v1\"]\nunpack_reserve = 0\n";
+    // With next to no reserve, so that it is the disk that refuses.
+    let config = "version = 2\n[plugins.\"io.wherry.diff.v1\"]\nunpack_reserve = 1\n";
     let mut bed = Bed::with_config(Shims::Ours, config);
     disk.serve(&mut bed);
     let peer = Peer::connect(&bed.address(), "full").await;
