@@ -117,9 +117,17 @@ impl Shared {
         self.contained(reading)
     }
 
+    /// Runs one write, which is on disk when this returns.
+    pub(super) fn write<T>(
+        &self,
+        work: impl FnOnce(&WriteTransaction) -> Result<T, Failure>,
+    ) -> Result<T, Status> {
+        self.write_in_turn(true, work)
+    }
+
     /// Runs one write; when `lasting`, it is on disk when this returns, and otherwise with the next
     /// that is.
-    pub(super) fn write<T>(
+    pub(super) fn write_in_turn<T>(
         &self,
         lasting: bool,
         work: impl FnOnce(&WriteTransaction) -> Result<T, Failure>,

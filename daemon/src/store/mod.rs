@@ -124,7 +124,7 @@ impl Store {
         work: impl FnOnce(&WriteTransaction) -> Result<T, Failure> + Send + 'static,
     ) -> Result<T, Status> {
         let shared = self.0.clone();
-        tokio::task::spawn_blocking(move || shared.write(lasting, work))
+        tokio::task::spawn_blocking(move || shared.write_in_turn(lasting, work))
             .await
             .unwrap_or_else(|error| Err(Status::internal(format!("metadata: {error}"))))
     }
