@@ -142,6 +142,20 @@ impl Registry {
     }
 }
 
+/// Whether a program ends well, within what a busy machine may take.
+fn ends_well(mut program: std::process::Child) -> bool {
+    let deadline = Instant::now() + common::LIMIT * 6;
+    while Instant::now() < deadline {
+        if let Some(status) = program.try_wait().unwrap() {
+            return status.success();
+        }
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
+    let _ = program.kill();
+    let _ = program.wait();
+    false
+}
+
 /// Stands before the registry, and holds back what is more than `limit` bytes of an answer until
 /// `open` is set. Ends with the test.
 fn gate(registry: u16, limit: usize, open: Arc<AtomicBool>) -> u16 {
@@ -204,7 +218,8 @@ fn a_pull_that_is_cut_off_goes_on_where_it_was() {
     is_sound(&bed);
     let before = registry.answers(&layer).len();
     bed.start();
-    bed.ctr(&pull).ok();
+    let ended = quietly(bed.ctr_command().args(pull));
+    assert!(ends_well(ended), "{}", bed.log());
     // The log is written when the answer has been.
     eventually("the registry has logged it", || {
         registry.answers(&layer).len() > before
@@ -519,7 +534,7 @@ async fn a_daemon_killed_at_any_moment_loses_and_half_makes_nothing() {
     let root = bed.root.clone();
     let moments = moments(&root);
     let began = Instant::now();
-    let (mut kills, mut hits) = (0_usize, BTreeSet::new());
+    let (mut kills, mut hits, mut before) = (0_usize, BTreeSet::new(), 0);
     // On a machine that is busy enough, for longer: until something has come of it.
     let is_enough = |kills: usize| {
         let stored = stored.lock().unwrap().len();
@@ -533,6 +548,10 @@ async fn a_daemon_killed_at_any_moment_loses_and_half_makes_nothing() {
                 hits.insert(*name);
             }
         } else {
+            // Something is to be acknowledged in between, or there were nothing to be lost.
+            let now = || storm.acknowledged.load(Ordering::Relaxed);
+            caught(common::LIMIT, || now() > before);
+            before = now();
             let pause = u64::from(noise(kills as u64, 1)[0]) * 3;
             caught(Duration::from_millis(pause), || false);
         }
