@@ -122,7 +122,15 @@ fn what_nothing_needs_is_counted_and_pruned(bed: &mut Bed) {
     );
 
     let expired = "containerd.io/gc.expire=2001-01-01T00:00:00Z";
-    bed.ctr(&["leases", "create", "--id", "old", expired]);
+    bed.ctr(&[
+        "leases",
+        "create",
+        "--expires",
+        "0s",
+        "--id",
+        "old",
+        expired,
+    ]);
     let said = bed.wherry(&["prune", "--all"]).failed(1);
     assert!(said.contains("x.y/a:1") && said.contains("-y"), "{said}");
     assert_eq!(listed(bed).len(), 1);
