@@ -240,6 +240,7 @@ pub const SECTIONS: &[Section] = &[
             row("images.list-raw", "the call alone, ms"),
             row("images.list-snapshots", "`ctr snapshots ls` of 10,000, ms"),
             row("images.list-snapshots-raw", "the call alone, ms"),
+            row("images.list-both", "both lists by `ctr`, ms"),
             row("images.prepare", "Prepare of a snapshot on another, ms"),
             row("images.remove", "Remove of it, ms"),
         ],

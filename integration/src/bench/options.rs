@@ -201,7 +201,7 @@ impl Options {
 
     /// Lists of many records of each daemon.
     pub fn lists(&self) -> usize {
-        if self.quick { 5 } else { 20 }
+        if self.quick { 10 } else { 30 }
     }
 
     /// Snapshots made and removed in each daemon.
