@@ -17,6 +17,7 @@ mod image;
 
 use std::fs;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use api::Peer;
 use common::{Bed, Shims, run};
@@ -40,7 +41,7 @@ fn labels() -> std::collections::BTreeMap<String, String> {
 }
 
 struct Full {
-    disk: Disk,
+    disk: Arc<Disk>,
     peer: Peer,
     /// What is refused by a full disk; the others happen to need no room.
     refused: Vec<String>,
@@ -204,14 +205,15 @@ impl Full {
 
 #[tokio::test]
 async fn a_full_disk_refuses_each_step_of_an_image_and_with_room_each_works() {
-    let disk = Disk::new(12 << 10);
+    // It goes after the daemon.
+    let disk = Arc::new(Disk::new(12 << 10));
     // With next to no reserve, so that it is the disk that refuses.
     let config = "version = 2\n[plugins.\"io.wherry.diff.v1\"]\nunpack_reserve = 1\n";
     let mut bed = Bed::with_config(Shims::Ours, config);
     disk.serve(&mut bed);
     let peer = Peer::connect(&bed.address(), "full").await.without_limit();
     let mut full = Full {
-        disk,
+        disk: disk.clone(),
         peer,
         refused: Vec::new(),
     };
