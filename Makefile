@@ -37,7 +37,7 @@ CONFORMANCE_FLAGS = $(if $(RUNTIME),--runtime $(RUNTIME)) $(if $(JSON),--json $(
 DEMO_PACKAGES := gcc libc6-dev runc busybox-static
 ENGINE_PACKAGES := $(DEMO_PACKAGES) containerd procps
 TEST_PACKAGES := $(ENGINE_PACKAGES) crun docker.io util-linux bsdutils mount e2fsprogs debootstrap \
-	docker-registry skopeo umoci buildah openssl
+	docker-registry skopeo umoci buildah openssl gzip
 FUZZ_PACKAGES := gcc g++ libc6-dev zstd util-linux
 # Where the kernel has AppArmor on, Docker loads a profile with the parser.
 TEST_PACKAGES += $(if $(filter Y,$(shell cat /sys/module/apparmor/parameters/enabled 2>/dev/null)),apparmor)
@@ -92,7 +92,7 @@ BENCH += --json "$(TARGET_DIR)/bench.json" $(if $(QUICK),--quick) $(if $(ONLY),-
 BENCH_DOCS := $(if $(or $(QUICK),$(ONLY)),--docs "$(TARGET_DIR)/bench",--docs docs/bench --readme README.md)
 
 .PHONY: bench
-bench: deps-test build ## Measure shim and daemon beside Go's, some ten minutes; QUICK=1: four; ONLY=GROUP,...
+bench: deps-test build ## Measure shim and daemon beside Go's, a quarter of an hour; QUICK=1: six minutes; ONLY=GROUP,...
 	@scripts/need-root.sh "the benchmark runs real containers"
 	$(BENCH) $(BENCH_DOCS)
 
@@ -141,7 +141,7 @@ fuzz: deps-fuzz toolchain ## Feed damaged bytes to what reads strangers' bytes: 
 	done
 
 .PHONY: test-cgroup2
-test-cgroup2: build ## Run the tests of what depends on cgroups on a machine with cgroup v2 (emulated)
+test-cgroup2: build ## Run the tests of what depends on cgroups on a machine with cgroup v2 (emulated); FULL=1: all
 	@CARGO="$(CARGO)" integration/beds/cgroup2
 
 .PHONY: test-engines

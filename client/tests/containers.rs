@@ -14,7 +14,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use common::{Bed, Engine, Running, eventually, on_both_engines, run, wait};
+use common::{Bed, Running, eventually, on_both_engines, run, wait};
 
 on_both_engines! {
     output_and_exit_code_are_the_containers

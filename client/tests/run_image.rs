@@ -49,7 +49,10 @@ fn an_image_says_how_it_is_run(bed: &mut Bed) {
     import(bed, &wishful());
     let told = bed.wherry(&["run", "--rm", "wishful"]);
     assert_eq!((told.code, told.stderr.as_str()), (Some(0), ""), "{told:?}");
-    assert_eq!(told.stdout, "1000\n1001\n1001\n/etc\nfrom the image\nhere");
+    assert_eq!(
+        told.stdout,
+        "1000\n1001\n1001 7\n/etc\nfrom the image\nhere"
+    );
     assert!(bed.all().is_empty());
 
     bed.wherry(&[
@@ -76,6 +79,20 @@ fn an_image_says_how_it_is_run(bed: &mut Bed) {
     let info = bed.ctr(&["containers", "info", "bg"]).ok();
     assert!(info.contains("wishful:latest"), "{info}");
     bed.wherry(&["rm", "-f", "bg"]).ok();
+    // Without a word it is ended as the image wants.
+    let script = "trap 'exit 33' QUIT; while :; do sleep 0.05; done";
+    bed.wherry(&["run", "-d", "--name", "bg", "wishful", script])
+        .ok();
+    bed.wait_status("bg", "running");
+    common::eventually("its trap is set, and it ends by it", || {
+        bed.wherry(&["kill", "bg"]);
+        bed.status("bg").as_deref() == Some("stopped")
+    });
+    assert!(
+        [33, 131].contains(&bed.all()[0]["exit_status"].as_u64().unwrap()),
+        "{:?}",
+        bed.all()
+    );
 }
 
 fn the_command_line_says_otherwise(bed: &mut Bed) {
@@ -141,7 +158,7 @@ fn what_cannot_run_leaves_nothing(bed: &mut Bed) {
     assert!(said.contains("wherry pull nothing-here"), "{said}");
     bed.wherry(&["run", "--entrypoint", "/not-there", "wishful"])
         .failed(127);
-    bed.wherry(&["run", "--entrypoint", "/etc/passwd", "wishful", "x"])
+    bed.wherry(&["run", "--entrypoint", "/etc", "wishful", "x"])
         .failed(126);
     bed.wherry(&["run", "--runtime", "io.containerd.nothing.v9", "wishful"])
         .failed(125);
@@ -174,11 +191,14 @@ fn an_image_of_buildah_runs(bed: &mut Bed) {
         "app",
         "--workingdir",
         "/mnt",
-        "--cmd",
-        "id -u; pwd",
         &container,
     ]);
-    buildah(&["config", "--entrypoint", r#"["sh","-c"]"#, &container]);
+    buildah(&[
+        "config",
+        "--entrypoint",
+        r#"["sh","-c","id -u; pwd"]"#,
+        &container,
+    ]);
     let archive = bed.path("built.tar");
     let to = format!("oci-archive:{archive}:built:v1");
     buildah(&["commit", &container, &to]);
@@ -204,7 +224,7 @@ fn an_image_of_buildah_runs(bed: &mut Bed) {
 /// More layers than the text of one mount holds.
 fn an_image_of_many_layers_runs(bed: &mut Bed) {
     let mut layout = Layout::new();
-    let many = 70;
+    let many = 60;
     let mut layers = vec![busybox_layer("here")];
     for number in 0..many {
         let name = format!("layer-{number}");

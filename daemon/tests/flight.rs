@@ -115,8 +115,8 @@ impl Client {
 
     async fn call<A, R>(&self, method: &str, message: A) -> Result<R, Status>
     where
-        A: core_api::prost::Message + 'static,
-        R: core_api::prost::Message + Default + 'static,
+        A: Message + 'static,
+        R: Message + Default + 'static,
     {
         self.peer
             .call(&format!("snapshots.v1.Snapshots/{method}"), message)

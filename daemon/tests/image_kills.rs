@@ -19,7 +19,8 @@ mod image;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::net::TcpListener;
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -98,7 +99,7 @@ impl Registry {
         command.arg(&file).stderr(log);
         let server = background(&mut command, &dir.path().join("log"));
         eventually("the registry listens", || {
-            std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
+            TcpStream::connect(("127.0.0.1", port)).is_ok()
         });
         Self {
             port,
@@ -141,33 +142,84 @@ impl Registry {
     }
 }
 
+/// Whether a program ends well, within what a busy machine may take.
+fn ends_well(mut program: std::process::Child) -> bool {
+    let deadline = Instant::now() + common::LIMIT * 6;
+    while Instant::now() < deadline {
+        if let Some(status) = program.try_wait().unwrap() {
+            return status.success();
+        }
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
+    let _ = program.kill();
+    let _ = program.wait();
+    false
+}
+
+/// Stands before the registry, and holds back what is more than `limit` bytes of an answer until
+/// `open` is set. Ends with the test.
+fn gate(registry: u16, limit: usize, open: Arc<AtomicBool>) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for client in listener.incoming() {
+            let (Ok(client), Ok(server)) = (client, TcpStream::connect(("127.0.0.1", registry)))
+            else {
+                continue;
+            };
+            let (mut from, mut to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+            std::thread::spawn(move || {
+                let _ = std::io::copy(&mut from, &mut to);
+                let _ = to.shutdown(Shutdown::Write);
+            });
+            let open = open.clone();
+            std::thread::spawn(move || {
+                let (mut server, mut client) = (server, client);
+                let (mut passed, mut buffer) = (0, [0; 16 << 10]);
+                while let Ok(count @ 1..) = server.read(&mut buffer) {
+                    while passed > limit && !open.load(Ordering::Relaxed) {
+                        std::thread::park_timeout(Duration::from_millis(10));
+                    }
+                    if client.write_all(&buffer[..count]).is_err() {
+                        return;
+                    }
+                    passed += count;
+                }
+                let _ = client.shutdown(Shutdown::Write);
+            });
+        }
+    });
+    port
+}
+
 #[test]
 fn a_pull_that_is_cut_off_goes_on_where_it_was() {
     let registry = Registry::new();
-    let size = 48 << 20;
-    let image = Image::new("x", vec![Layer::default().file("big", &noise(5, size))]);
-    let reference = registry.push(&image, "big:1");
+    let image = Image::new("x", vec![Layer::default().file("big", &noise(5, 3 << 20))]);
+    registry.push(&image, "big:1");
     let layer = digest(&image.layers[0]);
     let length = image.layers[0].len() as u64;
-    let disk = Disk::new(400 << 10);
+    let disk = Disk::new(100 << 10);
     let mut bed = Bed::new(Shims::Ours);
     disk.serve(&mut bed);
+    // ctr writes a mebibyte at once.
+    let open = Arc::new(AtomicBool::new(false));
+    let port = gate(registry.port, 3 << 19, open.clone());
+    let reference = format!("127.0.0.1:{port}/big:1");
     let pull = ["images", "pull", "--plain-http", &reference];
     let mut client = quietly(bed.ctr_command().args(pull));
     let root = bed.root.clone();
-    let began = caught(common::LIMIT, || uploaded(&root) > length / 8);
+    eventually("a part of it is there", || uploaded(&root) > 0);
     bed.kill();
+    open.store(true, Ordering::Relaxed);
     let _ = client.wait();
-    assert!(began, "nothing is pulled");
     let left = uploaded(&bed.root);
-    assert!(
-        left > 0 && left < length,
-        "{left} of {length}: it was too fast"
-    );
+    assert!(left > 0 && left < length, "{left} of {length}");
     is_sound(&bed);
     let before = registry.answers(&layer).len();
     bed.start();
-    bed.ctr(&pull).ok();
+    let ended = quietly(bed.ctr_command().args(pull));
+    assert!(ends_well(ended), "{}", bed.log());
     // The log is written when the answer has been.
     eventually("the registry has logged it", || {
         registry.answers(&layer).len() > before
@@ -204,6 +256,8 @@ struct Storm {
     /// Held for reading during each call, and for writing while it is seen what is there.
     calm: RwLock<()>,
     acknowledged: AtomicU32,
+    /// Calls without an answer for long.
+    hung: AtomicU32,
 }
 
 impl Storm {
@@ -212,10 +266,17 @@ impl Storm {
     }
 
     fn ctr(&self, namespace: &str, words: &[&str]) -> common::Ran {
-        let mut command = Command::new("ctr");
-        command.arg("-a").arg(&self.address);
+        let mut command = Command::new("timeout");
+        command
+            .args(["-s", "QUIT", "25", "ctr", "-a"])
+            .arg(&self.address);
         command.args(["--connect-timeout", "2s", "-n", namespace]);
-        run(command.args(words))
+        let ran = run(command.args(words));
+        if ran.stderr.contains("goroutine") {
+            // No answer is none: on a machine that is busy enough everything takes its time.
+            self.hung.fetch_add(1, Ordering::Relaxed);
+        }
+        ran
     }
 
     /// Does something that is acknowledged or not.
@@ -456,6 +517,7 @@ async fn a_daemon_killed_at_any_moment_loses_and_half_makes_nothing() {
         over: AtomicBool::new(false),
         calm: RwLock::new(()),
         acknowledged: AtomicU32::new(0),
+        hung: AtomicU32::new(0),
     });
     let stored = Arc::new(Mutex::new(BTreeSet::new()));
     let facts: Vec<Arc<Mutex<Fact>>> = (0..2)
@@ -472,8 +534,13 @@ async fn a_daemon_killed_at_any_moment_loses_and_half_makes_nothing() {
     let root = bed.root.clone();
     let moments = moments(&root);
     let began = Instant::now();
-    let (mut kills, mut hits) = (0_usize, BTreeSet::new());
-    while began.elapsed() < length {
+    let (mut kills, mut hits, mut before) = (0_usize, BTreeSet::new(), 0);
+    // On a machine that is busy enough, for longer: until something has come of it.
+    let is_enough = |kills: usize| {
+        let stored = stored.lock().unwrap().len();
+        kills > 3 && stored > 0 && storm.acknowledged.load(Ordering::Relaxed) > 3
+    };
+    while began.elapsed() < length || !is_enough(kills) && began.elapsed() < length * 8 {
         // Each moment in its turn, and any other in between.
         let (name, holds) = &moments[(kills / 2) % moments.len()];
         if kills % 2 == 0 {
@@ -481,6 +548,10 @@ async fn a_daemon_killed_at_any_moment_loses_and_half_makes_nothing() {
                 hits.insert(*name);
             }
         } else {
+            // Something is to be acknowledged in between, or there were nothing to be lost.
+            let now = || storm.acknowledged.load(Ordering::Relaxed);
+            caught(common::LIMIT, || now() > before);
+            before = now();
             let pause = u64::from(noise(kills as u64, 1)[0]) * 3;
             caught(Duration::from_millis(pause), || false);
         }
@@ -505,8 +576,11 @@ async fn a_daemon_killed_at_any_moment_loses_and_half_makes_nothing() {
     uploads.await.unwrap();
     let acknowledged = storm.acknowledged.load(Ordering::Relaxed);
     let blobs = stored.lock().unwrap().len();
-    eprintln!("{kills} kills at {hits:?}, {acknowledged} acknowledged, {blobs} blobs uploaded");
-    assert!(kills > 2 && acknowledged > 2 && blobs > 0);
+    let hung = storm.hung.load(Ordering::Relaxed);
+    eprintln!(
+        "{kills} kills at {hits:?}, {acknowledged} acknowledged, {blobs} blobs uploaded, {hung} hung"
+    );
+    assert!(is_enough(kills));
     // What the last of them left is brought in order by the daemon itself.
     bed.stop();
     bed.start();

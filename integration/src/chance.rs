@@ -21,6 +21,11 @@ impl Chance {
         let told = std::env::var("WHERRY_SEED").ok();
         let seed = told.and_then(|s| s.parse().ok()).unwrap_or_else(clock);
         println!("WHERRY_SEED={seed}");
+        Self::of(seed)
+    }
+
+    /// From a seed that is always the same.
+    pub fn of(seed: u64) -> Self {
         Self { seed, state: seed }
     }
 

@@ -151,6 +151,8 @@ pub fn make_cgroup(path: &str) {
         for part in path.trim_start_matches('/').split('/') {
             let parent = dir.clone();
             dir.push(part);
+            // On v2 the one above says what is counted below; elsewhere there is no such file.
+            let _ = fs::write(parent.join("cgroup.subtree_control"), "+memory");
             fs::create_dir_all(&dir).expect("make a cgroup");
             // A cpuset of v1 takes no process before it has processors and memory nodes.
             for file in ["cpuset.cpus", "cpuset.mems"] {

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests")]
 
 use std::collections::BTreeSet;
+use std::time::Instant;
 
 use wherry_integration::prelude::*;
 use wherry_integration::sink::Mood;
@@ -73,11 +74,12 @@ fn three_hundred_events_behind_a_sink_that_never_answers_come_once_it_does() {
     let (bundle, shim) = bed.running("c1", &Spec::sleeper());
     bed.sink().wait_brief("start c1");
     bed.sink().set_mood(Mood::Hang);
+    let began = Instant::now();
     let expected = three_hundred(&bundle, &shim.task);
-    assert!(
-        bed.sink().refused().len() <= 2,
-        "one at a time, and no more before its answer"
-    );
+    let hung = bed.sink().refused().len();
+    // A call that is not answered ends after five seconds.
+    let ended = usize::try_from(began.elapsed().as_secs() / 5).unwrap();
+    assert!(hung <= 2 + ended, "one at a time: {hung} after {ended}");
     // The sink lives on: only its answers were missing. The hung call ends by its own limit.
     bed.sink().set_mood(Mood::Take);
     let last = expected.len() + 2;

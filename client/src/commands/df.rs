@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 use crate::cli::Format;
 use crate::connection::Connection;
 use crate::error::Result;
-use crate::image::inventory::{self, Inventory, Sizes, Thing};
+use crate::image::inventory::{self, Inventory, Thing};
+use crate::image::sizes::{self, Sizes};
 use crate::image::{keepers, progress};
 use crate::output::{self, Cell};
 
@@ -110,7 +111,7 @@ async fn row(
         known.1 |= !unneeded.holds(&Thing::Blob(digest.clone()));
     }
     for (snapshotter, key) in inventory.snapshots.keys() {
-        let size = inventory::snapshot_size(connection, snapshotter, key).await;
+        let size = sizes::snapshot_size(connection, snapshotter, key).await;
         row.snapshot_bytes = row.snapshot_bytes.saturating_add(size);
     }
     for upload in &inventory.uploads {

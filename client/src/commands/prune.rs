@@ -11,7 +11,8 @@ use core_api::leases::{CreateRequest, DeleteRequest};
 use super::tell;
 use crate::connection::Connection;
 use crate::error::{Context, Error, Result};
-use crate::image::inventory::{self, Inventory, Sizes};
+use crate::image::inventory::{self, Inventory};
+use crate::image::sizes::Sizes;
 use crate::image::{keepers, progress, record};
 use crate::{output, random};
 

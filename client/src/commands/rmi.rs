@@ -9,7 +9,8 @@ use core_api::images::Image;
 use super::tell;
 use crate::connection::Connection;
 use crate::error::{Error, Result};
-use crate::image::inventory::{Inventory, Sizes};
+use crate::image::inventory::Inventory;
+use crate::image::sizes::Sizes;
 use crate::image::{progress, record};
 use crate::output;
 

@@ -2,6 +2,8 @@
 
 mod record;
 
+pub(super) use record::STOP_SIGNAL;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;

@@ -14,6 +14,9 @@ use crate::{output, random};
 /// How long a lease that nobody ends keeps its things.
 const LIFE: Duration = Duration::from_secs(24 * 3600);
 
+/// How long the daemon may take to end it: somebody may be waiting for us to go.
+const CLOSE_LIMIT: Duration = Duration::from_secs(10);
+
 /// The label that says when a thing goes.
 pub(crate) const EXPIRES: &str = "containerd.io/gc.expire";
 
@@ -76,8 +79,16 @@ impl Lease {
             id: self.id.clone(),
             sync: false,
         };
-        let deleted = self.leased.leases().delete(request).await.map(drop);
-        match deleted.about(format!("cannot end the lease {}", self.id)) {
+        let mut leases = self.leased.leases();
+        let deleted = tokio::time::timeout(CLOSE_LIMIT, leases.delete(request)).await;
+        let deleted = deleted.unwrap_or_else(|_| {
+            let text = "the daemon does not answer; it ends by itself within a day";
+            Err(tonic::Status::deadline_exceeded(text))
+        });
+        match deleted
+            .map(drop)
+            .about(format!("cannot end the lease {}", self.id))
+        {
             Err(error) if error.is_not_found() => Ok(()),
             deleted => deleted,
         }

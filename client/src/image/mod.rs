@@ -11,6 +11,7 @@ pub(crate) mod platform;
 pub(crate) mod progress;
 pub(crate) mod ready;
 pub(crate) mod record;
+pub(crate) mod sizes;
 pub(crate) mod summary;
 pub(crate) mod tree;
 pub(crate) mod unpack;

@@ -51,14 +51,7 @@ pub(crate) async fn walk(
     target: &Descriptor,
     which: &Which,
 ) -> Result<Tree> {
-    let mut walk = Walk {
-        connection,
-        which,
-        keep: false,
-        tree: Tree::default(),
-    };
-    walk.visit(target, 0).await?;
-    Ok(walk.tree)
+    Walk::run(connection, target, which, false).await
 }
 
 /// As [`walk`]; each document's blob is labelled so that it keeps what was chosen, which must all be
@@ -71,14 +64,7 @@ pub(crate) async fn keep(
     target: &Descriptor,
     which: &Which,
 ) -> Result<Tree> {
-    let mut walk = Walk {
-        connection,
-        which,
-        keep: true,
-        tree: Tree::default(),
-    };
-    walk.visit(target, 0).await?;
-    Ok(walk.tree)
+    Walk::run(connection, target, which, true).await
 }
 
 struct Walk<'a> {
@@ -88,13 +74,30 @@ struct Walk<'a> {
     tree: Tree,
 }
 
-impl Walk<'_> {
+impl<'a> Walk<'a> {
+    async fn run(
+        connection: &'a Connection,
+        target: &Descriptor,
+        which: &'a Which,
+        keep: bool,
+    ) -> Result<Tree> {
+        let tree = Tree::default();
+        let mut walk = Self {
+            connection,
+            which,
+            keep,
+            tree,
+        };
+        walk.visit(target, 0).await?;
+        Ok(walk.tree)
+    }
+
     /// Boxed, since indexes may be in indexes.
-    fn visit<'a>(
-        &'a mut self,
-        descriptor: &'a Descriptor,
+    fn visit<'b>(
+        &'b mut self,
+        descriptor: &'b Descriptor,
         depth: usize,
-    ) -> Pin<Box<dyn Future<Output = Result<()>> + 'a>> {
+    ) -> Pin<Box<dyn Future<Output = Result<()>> + 'b>> {
         Box::pin(async move {
             let digest = descriptor.digest();
             if depth > DEEPEST {

@@ -245,22 +245,6 @@ impl Upload {
         }
     }
 
-    /// Gives it up, with what was written.
-    ///
-    /// # Errors
-    /// The daemon's refusal.
-    pub(crate) async fn abort(self) -> Result<()> {
-        let Self {
-            connection,
-            wanted,
-            requests,
-            answers,
-            ..
-        } = self;
-        drop((requests, answers));
-        forget(&connection, &wanted.reference).await
-    }
-
     async fn send(
         &mut self,
         action: WriteAction,

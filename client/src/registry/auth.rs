@@ -289,6 +289,28 @@ mod tests {
         );
     }
 
+    #[tokio::test]
+    async fn a_token_is_not_fetched_in_the_clear() {
+        let host = super::super::host::host("https://quay.example/v2", HeaderMap::new());
+        for realm in ["http://auth.example/token", "ftp://auth.example", "here"] {
+            let bearer = Some(Bearer {
+                realm: realm.to_owned(),
+                ..Bearer::default()
+            });
+            let challenge = Challenge {
+                bearer,
+                ..Challenge::default()
+            };
+            let auth = Auth::new(Some(Credentials::Password {
+                user: "who".to_owned(),
+                password: "secret".to_owned(),
+            }));
+            let answer = auth.answer(&host, challenge, "repository:a:pull", None, String::new());
+            let said = answer.await.unwrap_err().to_string();
+            assert!(said.contains(realm) && !said.contains("secret"), "{said}");
+        }
+    }
+
     #[test]
     fn rights_include_others() {
         let ours = "repository:a:pull,push repository:b:pull";

@@ -106,8 +106,8 @@ impl fmt::Display for Fault {
                 match as_whom {
                     None => write!(
                         f,
-                        "{host} wants to know who asks, and there are no credentials for it \
-                         (docker login {host}, or --user NAME:PASSWORD)"
+                        "{host} wants to know who asks, or has no such image; there are no \
+                         credentials for it (docker login {host}, or --user NAME:PASSWORD)"
                     )?,
                     Some(whom) => write!(
                         f,

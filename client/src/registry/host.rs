@@ -333,9 +333,51 @@ fn no_pem(file: impl std::fmt::Display, wanted: &str) -> Error {
     Error::said(format!("{file}: it does not hold {wanted} (in PEM)"))
 }
 
+/// A host that nothing is known of but its address and headers, and one's credentials.
+#[cfg(test)]
+pub(super) fn host(address: &str, headers: HeaderMap) -> Host {
+    let endpoint = Endpoint {
+        url: Url::parse(address).unwrap(),
+        capabilities: super::hosts_file::Capabilities::ALL,
+        ca: Vec::new(),
+        client: Vec::new(),
+        skip_verify: false,
+        headers,
+        mirrors: None,
+    };
+    let given = Credentials::Password {
+        user: "who".to_owned(),
+        password: "secret".to_owned(),
+    };
+    Host::new(endpoint, Some(given), None).unwrap()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_secret_goes_to_its_host_only() {
+        let mut headers = HeaderMap::new();
+        headers.insert("x-key", HeaderValue::from_static("ours"));
+        let host = host("https://quay.example/v2", headers);
+        let ask = super::super::registry::reading(Method::GET, host.url("a", "blobs/x"), "");
+        let shown = HeaderValue::from_static("Bearer t");
+        let sent_to = |address: &str| {
+            let url = Url::parse(address).unwrap();
+            let request = host.request(&ask, &url, Some(&shown)).build().unwrap();
+            let has = |name: &str| request.headers().contains_key(name);
+            (has("authorization"), has("x-key"))
+        };
+        assert_eq!(sent_to("https://quay.example/v2/a/blobs/x"), (true, true));
+        for other in [
+            "https://store.example/x",
+            "http://quay.example/v2/a/blobs/x",
+            "https://quay.example:444/v2/a/blobs/x",
+        ] {
+            assert_eq!(sent_to(other), (false, false), "{other}");
+        }
+    }
 
     #[test]
     fn the_words_of_a_host_are_fit_for_a_terminal() {

@@ -87,6 +87,13 @@ impl Registry {
         hosts
     }
 
+    /// Has the others asked first from now on, if there are any.
+    pub(crate) fn avoid(&self, fault: &Fault) {
+        for host in self.hosts.iter().filter(|host| host.name == fault.host) {
+            host.set_lost(true);
+        }
+    }
+
     /// Asks one host after the other until one does it; the last is asked again when it may do
     /// better then, at most `tries` times.
     pub(super) async fn each<'s, T, F>(

@@ -70,6 +70,7 @@ impl Source<'_> {
             let begun_at = upload.offset();
             if begun_at <= what.size() {
                 self.receive(&mut upload, what, &part).await?;
+                part.now("checking");
                 match upload.commit(self.labels()).await {
                     Ok(_) => {
                         let size = progress::bytes(what.size());
@@ -176,6 +177,9 @@ impl Source<'_> {
                 ended => {
                     // Also what came before it broke off counts.
                     upload.write(buffer).await?;
+                    if let Err(fault) = &ended {
+                        self.registry.avoid(fault);
+                    }
                     return Ok(ended.map(drop).map_err(Faults::from));
                 }
             }

@@ -1,6 +1,7 @@
 //! Images that tests make: with the tools that people use, and by hand where no tool makes them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::path::Path;
 use std::process::Command;
 
@@ -34,7 +35,7 @@ pub fn tarball<'a>(files: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> Vec<
 
 /// A layer with a busybox, a user `app` and something that says which platform it is for.
 pub fn busybox_layer(platform: &str) -> Vec<u8> {
-    let busybox = std::fs::read("/bin/busybox").unwrap();
+    let busybox = fs::read("/bin/busybox").unwrap();
     let mut builder = tar::Builder::new(Vec::new());
     let mut add = |name: &str, bytes: &[u8]| {
         let mut header = tar::Header::new_gnu();
@@ -160,11 +161,11 @@ pub fn by_umoci(bed: &Bed) -> String {
         run(Command::new("umoci").args(["unpack", "--image", &image, &bundle])).ok();
         for (name, from) in files {
             let to = rootfs.join(name);
-            std::fs::create_dir_all(to.parent().unwrap()).unwrap();
-            std::fs::copy(from, to).unwrap();
+            fs::create_dir_all(to.parent().unwrap()).unwrap();
+            fs::copy(from, to).unwrap();
         }
         run(Command::new("umoci").args(["repack", "--image", &image, &bundle])).ok();
-        std::fs::remove_dir_all(&bundle).unwrap();
+        fs::remove_dir_all(&bundle).unwrap();
     };
     change(&[("bin/sh", "/bin/busybox")]);
     change(&[
@@ -180,4 +181,63 @@ pub fn by_umoci(bed: &Bed) -> String {
 #[track_caller]
 pub fn packed(folder: &str, archive: &str) {
     run(Command::new("tar").args(["-C", folder, "-cf", archive, "."])).ok();
+}
+
+/// What the daemon holds in the namespace, as `ctr` tells it, times left out.
+#[derive(Debug, PartialEq)]
+pub struct Holdings {
+    pub images: BTreeSet<String>,
+    pub blobs: BTreeMap<String, BTreeSet<String>>,
+    pub snapshots: BTreeSet<String>,
+    pub leases: usize,
+}
+
+/// Asks `ctr`.
+#[track_caller]
+pub fn holdings(bed: &Bed) -> Holdings {
+    let lines = |arguments: &[&str]| -> Vec<String> {
+        let text = bed.ctr(arguments).ok();
+        text.lines().skip(1).map(str::to_owned).collect()
+    };
+    let squeezed = |line: String| line.split_whitespace().collect::<Vec<_>>().join(" ");
+    let blob = |line: String| {
+        let digest = line.split_whitespace().next().unwrap().to_owned();
+        let labels = line.split_whitespace().last().unwrap();
+        (digest, labels.split(',').map(str::to_owned).collect())
+    };
+    Holdings {
+        images: lines(&["images", "ls"]).into_iter().map(squeezed).collect(),
+        blobs: lines(&["content", "ls"]).into_iter().map(blob).collect(),
+        snapshots: lines(&["snapshots", "ls"])
+            .into_iter()
+            .map(squeezed)
+            .collect(),
+        leases: lines(&["leases", "ls"]).len(),
+    }
+}
+
+/// All images, as they are told to programs.
+#[track_caller]
+pub fn listed(bed: &Bed) -> Vec<Value> {
+    serde_json::from_str(&bed.wherry(&["images", "--format", "json"]).ok()).unwrap()
+}
+
+/// Writes a file of the test's own.
+pub fn in_file(bed: &Bed, name: &str, bytes: &[u8]) -> String {
+    let path = bed.path(name);
+    fs::write(&path, bytes).unwrap();
+    path
+}
+
+/// Nothing of an image is there, nor will be.
+#[track_caller]
+pub fn no_image_is_left(bed: &Bed) {
+    assert!(listed(bed).is_empty(), "{:?}", listed(bed));
+    bed.wherry(&["prune", "-y"]).ok();
+    let left = holdings(bed);
+    assert!(
+        left.blobs.is_empty() && left.snapshots.is_empty(),
+        "{left:?}"
+    );
+    assert_eq!(left.leases, 0);
 }

@@ -26,6 +26,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 /// Makes a test of each function, for each engine.
+#[allow(unused_macros, reason = "each test binary uses its part")]
 macro_rules! on_both_engines {
     ($($name:ident)*) => {
         mod wherryd {

@@ -265,6 +265,30 @@ fn mirrors_are_asked_before_the_server() {
         assert!(said.contains(&format!("{host} does not have it")), "{said}");
     }
 
+    // A mirror that breaks off: the server sends the rest.
+    let breaking = Proxy::new(server.port);
+    let layer = server.large_layer("team/app:1");
+    breaking.plan(Plan {
+        path: layer.clone(),
+        cut: (500_000, 99),
+        ..Plan::default()
+    });
+    let hosts = hosts_dir(
+        dir.path(),
+        &itself.host(),
+        &format!("[host.\"http://{}\"]\n", breaking.host()),
+    );
+    let fresh = Bed::new(Engine::Wherryd);
+    let ran = fresh.wherry(&["pull", "--hosts-dir", &hosts, &other]);
+    assert_eq!(ran.ok(), format!("{other}@{digest}\n"));
+    let rest = itself.gets(&layer);
+    assert_eq!(rest.len(), 1, "{rest:?}");
+    assert_eq!(
+        (breaking.gets(&layer).len(), rest[0].status),
+        (1, 206),
+        "{rest:?}"
+    );
+
     let hosts = hosts_dir(
         dir.path(),
         "bad.example",

@@ -94,7 +94,8 @@ impl Differ {
     ///
     /// # Errors
     /// `NotFound` for the blob; `Unimplemented` for its media type; `InvalidArgument` for what is
-    /// wrong with the layer; `ResourceExhausted` when the reserve of free space is reached.
+    /// wrong with the layer, `DataLoss` where the disk has damaged it; `ResourceExhausted` when the
+    /// reserve of free space is reached.
     pub async fn apply(
         &self,
         namespace: &str,

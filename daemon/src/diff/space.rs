@@ -1,6 +1,7 @@
 //! The reserve of free space that unpacking does not touch.
 
 use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
 
 use nix::sys::statvfs::fstatvfs;
 
@@ -14,14 +15,17 @@ const INODE: u64 = 4096;
 /// Watches the free space of one filesystem.
 #[derive(Debug)]
 pub(super) struct Space {
+    /// The tree that is written to, for whoever is told.
+    tree: PathBuf,
     reserve: u64,
     written: u64,
 }
 
 impl Space {
     /// Leaves at least `reserve` bytes free, but for a few megabytes.
-    pub(super) fn new(reserve: u64) -> Self {
+    pub(super) fn new(tree: &Path, reserve: u64) -> Self {
         Self {
+            tree: tree.to_owned(),
             reserve,
             // The first write looks.
             written: STEP,
@@ -39,8 +43,9 @@ impl Space {
         let free = found.blocks_available() * found.fragment_size();
         if free.saturating_sub(bytes) < self.reserve {
             return Err(Fault::Full(format!(
-                "unpacking stopped: {} MiB are free on the disk, and {} MiB are kept free \
+                "unpacking into {} stopped: {} MiB are free on the disk, and {} MiB are kept free \
                  (`unpack_reserve` in the configuration)",
+                self.tree.display(),
                 free >> 20,
                 self.reserve >> 20
             )));

@@ -106,7 +106,7 @@ impl Target {
             was_empty,
             made: Inodes::default(),
             cleared: Inodes::default(),
-            space: Space::new(reserve),
+            space: Space::new(root, reserve),
         })
     }
 

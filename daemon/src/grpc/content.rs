@@ -19,7 +19,7 @@ use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Services, lease, namespace, required};
+use super::{Services, batches, lease, namespace, required};
 use crate::content::digest::Digest;
 use crate::content::ingest::Progress;
 use crate::content::session::Session;
@@ -171,14 +171,7 @@ impl Content for Services {
     ) -> Result<Response<Self::ListStream>, Status> {
         let filters = Filters::parse(&request.get_ref().filters)?;
         let found = self.store.blobs(&namespace(&request)?, &filters)?;
-        let messages: Vec<_> = found
-            .chunks(LIST_CHUNK)
-            .map(|chunk| {
-                Ok(ListContentResponse {
-                    info: chunk.to_vec(),
-                })
-            })
-            .collect();
+        let messages = batches(found, LIST_CHUNK).map(|info| Ok(ListContentResponse { info }));
         Ok(Response::new(Box::pin(tokio_stream::iter(messages))))
     }
 

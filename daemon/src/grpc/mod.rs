@@ -124,6 +124,15 @@ fn lease<T>(request: &Request<T>) -> Option<String> {
     named.map(str::to_owned)
 }
 
+/// What a stream tells of, in portions of `size`: each is gone from memory when it is sent.
+fn batches<T>(all: Vec<T>, size: usize) -> impl Iterator<Item = Vec<T>> {
+    let mut left = all.into_iter();
+    std::iter::from_fn(move || {
+        let batch: Vec<T> = left.by_ref().take(size).collect();
+        (!batch.is_empty()).then_some(batch)
+    })
+}
+
 /// A part of a request without which it makes no sense.
 fn required<T>(part: Option<T>, name: &str) -> Result<T, Status> {
     part.ok_or_else(|| status::invalid(format_args!("{name} must be set")))

@@ -14,7 +14,7 @@ use core_api::types::Mount;
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 
-use super::{Services, lease, namespace, required};
+use super::{Services, batches, lease, namespace, required};
 use crate::filter::Filters;
 use crate::snapshot::New;
 use crate::store::snapshots::Scope;
@@ -169,14 +169,7 @@ impl Snapshots for Services {
         let filters = Filters::parse(&request.get_ref().filters)?;
         let scope = scope(&request, &request.get_ref().snapshotter)?;
         let found = self.snapshots.list(&scope, &filters)?;
-        let messages: Vec<_> = found
-            .chunks(BATCH)
-            .map(|batch| {
-                Ok(ListSnapshotsResponse {
-                    info: batch.to_vec(),
-                })
-            })
-            .collect();
+        let messages = batches(found, BATCH).map(|info| Ok(ListSnapshotsResponse { info }));
         Ok(Response::new(Box::pin(tokio_stream::iter(messages))))
     }
 

@@ -17,7 +17,7 @@ pub mod usage;
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use core_api::snapshots::{Info, Kind};
 use core_api::types::Mount;
@@ -132,16 +132,24 @@ impl Snapshots {
             ..Record::default()
         };
         let (free, placing) = (driver.clone(), driver.clone());
-        let chain = self
-            .store
-            .create_snapshot(
-                scope,
-                key,
-                record,
-                move |number| free.is_free(number),
-                move |number| placing.place(staged, number),
-            )
-            .await?;
+        let placed = Arc::new(OnceLock::new());
+        let noted = placed.clone();
+        let created = self.store.create_snapshot(
+            scope.clone(),
+            key.clone(),
+            record,
+            move |number| free.is_free(number),
+            move |number| {
+                placing.place(staged, number)?;
+                let _ = noted.set(number);
+                Ok(())
+            },
+        );
+        let chain = created.await.inspect_err(|_| {
+            if let Some(number) = placed.get() {
+                self.take_back(&driver, &scope, &key, *number);
+            }
+        })?;
         Ok(driver.mounts(&chain))
     }
 
@@ -207,6 +215,19 @@ impl Snapshots {
     /// `NotFound` when the extraction is gone; those of the database.
     pub async fn filled(&self, extraction: Extraction, blob: String) -> Result<(), Status> {
         self.store.filled(extraction, blob).await
+    }
+
+    /// Frees a folder whose record could not be stored, on a full disk for instance, unless it was
+    /// all the same.
+    fn take_back(&self, driver: &Driver, scope: &Scope, key: &str, number: u64) {
+        let is_free = match self.store.snapshot_record(scope, key) {
+            Ok(record) => record.number != number,
+            // What cannot be read now is left to the next start.
+            Err(refusal) => refusal.code() == Code::NotFound,
+        };
+        if is_free {
+            self.sweeper.free(driver, number);
+        }
     }
 
     /// How a snapshot that is not committed is mounted.

@@ -180,7 +180,8 @@ impl Store {
             .await
     }
 
-    /// Lets a lease hold an upload.
+    /// Lets a lease hold an upload. A daemon that ends suddenly may forget it: then the upload is
+    /// one that no lease holds, and lives for a day without data.
     ///
     /// # Errors
     /// `NotFound` for the lease.
@@ -190,7 +191,7 @@ impl Store {
         lease: String,
         reference: String,
     ) -> Result<(), Status> {
-        self.write(move |transaction| {
+        self.write_loosely(move |transaction| {
             leases::pin(transaction, &namespace, &lease, "ingests", &reference)
         })
         .await

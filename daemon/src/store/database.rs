@@ -117,8 +117,19 @@ impl Shared {
         self.contained(reading)
     }
 
+    /// Runs one write, which is on disk when this returns.
     pub(super) fn write<T>(
         &self,
+        work: impl FnOnce(&WriteTransaction) -> Result<T, Failure>,
+    ) -> Result<T, Status> {
+        self.write_in_turn(true, work)
+    }
+
+    /// Runs one write; when `lasting`, it is on disk when this returns, and otherwise with the next
+    /// that is.
+    pub(super) fn write_in_turn<T>(
+        &self,
+        lasting: bool,
         work: impl FnOnce(&WriteTransaction) -> Result<T, Failure>,
     ) -> Result<T, Status> {
         self.behind.fetch_add(1, Ordering::AcqRel);
@@ -136,7 +147,7 @@ impl Shared {
                 turn.settle(Err(Status::internal("metadata: not on disk")));
             }
             turn.opened = opened;
-            self.contained(|| self.commit(database, &mut turn, work))
+            self.contained(|| self.commit(database, &mut turn, lasting, work))
         });
         if let Err(error) = &done
             && self.failed.load(Ordering::Acquire)
@@ -164,6 +175,7 @@ impl Shared {
         &self,
         database: &Database,
         turn: &mut Turn,
+        lasting: bool,
         work: impl FnOnce(&WriteTransaction) -> Result<T, Failure>,
     ) -> Result<(T, Option<Arc<Outcome>>), Failure> {
         let mut transaction = database.begin_write()?;
@@ -180,13 +192,17 @@ impl Shared {
                 return Err(failure);
             }
         };
-        if last {
+        // Those that were gathered count on the last of them, whether it needs the disk itself or not.
+        if last && (lasting || turn.gathered > 0) {
             transaction.commit()?;
             turn.settle(Ok(()));
             return Ok((value, None));
         }
         transaction.set_durability(Durability::None)?;
         transaction.commit()?;
+        if !lasting {
+            return Ok((value, None));
+        }
         turn.gathered += 1;
         Ok((value, Some(turn.outcome.clone())))
     }

@@ -103,8 +103,28 @@ impl Store {
         &self,
         work: impl FnOnce(&WriteTransaction) -> Result<T, Failure> + Send + 'static,
     ) -> Result<T, Status> {
+        self.write_on_disk(true, work).await
+    }
+
+    /// Changes things that may be lost if the daemon or the machine ends suddenly. They are seen at
+    /// once, and are on disk with the next change that has to be.
+    ///
+    /// # Errors
+    /// As [`Store::write`].
+    pub async fn write_loosely<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&WriteTransaction) -> Result<T, Failure> + Send + 'static,
+    ) -> Result<T, Status> {
+        self.write_on_disk(false, work).await
+    }
+
+    async fn write_on_disk<T: Send + 'static>(
+        &self,
+        lasting: bool,
+        work: impl FnOnce(&WriteTransaction) -> Result<T, Failure> + Send + 'static,
+    ) -> Result<T, Status> {
         let shared = self.0.clone();
-        tokio::task::spawn_blocking(move || shared.write(work))
+        tokio::task::spawn_blocking(move || shared.write_in_turn(lasting, work))
             .await
             .unwrap_or_else(|error| Err(Status::internal(format!("metadata: {error}"))))
     }

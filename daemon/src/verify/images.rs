@@ -144,7 +144,7 @@ pub(super) fn check(
         walk.image(ns, &image.name, target, DEPTH, &mut missing);
         if !missing.is_empty() {
             let text = format!("incomplete: {}", some(missing));
-            report.problem(subject, text, again(&[image.name.clone()]));
+            report.problem(subject, text, again(std::slice::from_ref(&image.name)));
         }
     }
     walk.chains();

@@ -52,7 +52,7 @@ impl Disk {
     /// Takes all that is left.
     pub fn fill(&self) {
         let room = fs::File::create(self.path.join("filler")).unwrap();
-        for size in [4096, 1] {
+        for size in [1 << 20, 4096, 1] {
             while (&room).write(&vec![0; size]).is_ok_and(|count| count > 0) {}
         }
     }

@@ -1,5 +1,5 @@
 //! Layers, side by side: which are unpacked, and how the others are refused. What is unpacked is
-//! compared in `tests/layers.rs`.
+//! compared in `tests/layers/`.
 
 use std::io::Write;
 

@@ -219,6 +219,33 @@ pub const SECTIONS: &[Section] = &[
         ],
     },
     Section {
+        title: "Images on the core daemon",
+        subjects: &[("wherryd", "wherryd"), ("containerd", "containerd")],
+        rows: &[
+            row(
+                "images.import",
+                "`ctr images import` of 10 layers, 300 MB, ms",
+            ),
+            row(
+                "images.import-cpu",
+                "processor time of the daemon for it, ms",
+            ),
+            row("images.pull", "`ctr images pull` of the same, ms"),
+            row("images.pull-cpu", "processor time of the daemon for it, ms"),
+            in_mega(
+                "images.peak",
+                "the most resident memory of any of the daemons, MB",
+            ),
+            row("images.list", "`ctr images ls -q` of 1,000, ms"),
+            row("images.list-raw", "the call alone, ms"),
+            row("images.list-snapshots", "`ctr snapshots ls` of 10,000, ms"),
+            row("images.list-snapshots-raw", "the call alone, ms"),
+            row("images.list-both", "both lists by `ctr`, ms"),
+            row("images.prepare", "Prepare of a snapshot on another, ms"),
+            row("images.remove", "Remove of it, ms"),
+        ],
+    },
+    Section {
         title: "Each daemon with each kind of shims",
         subjects: &[
             (daemon::OURS, "wherryd, Wherry"),

@@ -100,6 +100,7 @@ fn measure(options: &Options, subjects: &[Subject]) -> Samples {
             Group::Stdout => relay::measure(&bed, options, subjects, &mut samples),
             Group::Growth => growth::measure(&bed, options, subjects, &mut samples),
             Group::Daemon => daemon::measure(options, &mut samples),
+            Group::Images => daemon::measure_images(options, &mut samples),
         }
     }
     samples

@@ -10,7 +10,7 @@ const USAGE: &str = "usage: bench [--quick] [--bars] [--json FILE] [--docs DIR [
   --docs DIR  write the page and the charts there
   --readme F  write the figures into that file, between its marks
   --rounds N  rounds of whole lives (default 30, at least 20 for the bars)
-  --only      of life, exec, storm, state, idle, scale, stdout, growth, daemon
+  --only      of life, exec, storm, state, idle, scale, stdout, growth, daemon, images
 SHIM_BINARY and WHERRYD name the shim and the daemon to measure instead of the release builds.";
 
 /// One group of measurements.
@@ -32,13 +32,15 @@ pub enum Group {
     Stdout,
     /// Memory over many execs.
     Growth,
-    /// The core daemons.
+    /// The core daemons with containers.
     Daemon,
+    /// The core daemons with images.
+    Images,
 }
 
 impl Group {
     /// All groups, in the order of the table.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Life,
         Self::Exec,
         Self::Storm,
@@ -48,6 +50,7 @@ impl Group {
         Self::Stdout,
         Self::Growth,
         Self::Daemon,
+        Self::Images,
     ];
 
     /// Its name on the command line.
@@ -62,6 +65,7 @@ impl Group {
             Self::Stdout => "stdout",
             Self::Growth => "growth",
             Self::Daemon => "daemon",
+            Self::Images => "images",
         }
     }
 
@@ -77,6 +81,7 @@ impl Group {
             Self::Stdout => "standard output through a FIFO",
             Self::Growth => "memory over many execs",
             Self::Daemon => "the core daemons",
+            Self::Images => "images on the core daemons",
         }
     }
 }
@@ -187,6 +192,21 @@ impl Options {
     /// Idle containers on each daemon.
     pub fn herd(&self) -> usize {
         if self.quick { 50 } else { 500 }
+    }
+
+    /// Imports of an image into each daemon, and pulls.
+    pub fn transfers(&self) -> usize {
+        if self.quick { 3 } else { 7 }
+    }
+
+    /// Lists of many records of each daemon.
+    pub fn lists(&self) -> usize {
+        if self.quick { 10 } else { 30 }
+    }
+
+    /// Snapshots made and removed in each daemon.
+    pub fn prepares(&self) -> usize {
+        if self.quick { 50 } else { 200 }
     }
 
     /// Execs on one container.

@@ -44,6 +44,19 @@ pub fn switches(pid: i32) -> f64 {
     threads_files(pid, "status").iter().map(of_thread).sum()
 }
 
+/// Seconds on a processor of all threads that there ever were, counted in hundredths.
+///
+/// # Panics
+/// When the process is gone.
+pub fn processor_seconds(pid: i32) -> f64 {
+    let path = format!("/proc/{pid}/stat");
+    let text = fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path}: {e}"));
+    // Fields 14 and 15 of proc(5); what follows the name, which may have spaces, begins with 3.
+    let (_, fields) = text.rsplit_once(") ").expect("a name in brackets");
+    let ticks = fields.split(' ').skip(11).take(2);
+    ticks.filter_map(|n| n.parse::<f64>().ok()).sum::<f64>() / 100.0
+}
+
 /// Seconds on a processor of all living threads so far, from schedstat, which counts nanoseconds.
 pub fn cpu_seconds(pid: i32) -> f64 {
     let of_thread =

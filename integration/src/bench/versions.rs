@@ -18,6 +18,7 @@ pub fn all() -> Vec<(String, String)> {
         ("Wherry's shim", &shim, &["-v"]),
         ("wherryd", &daemon, &["--version"]),
         ("containerd and its Go shims", "containerd", &["--version"]),
+        ("docker-registry", "docker-registry", &["--version"]),
         ("runc", "runc", &["--version"]),
         ("crun", "crun", &["--version"]),
     ]

@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{fs, io};
 
+use serde::Deserialize;
+
 /// The copy, below the target folder so that a second round builds fast.
 pub(super) struct Tree {
     dir: PathBuf,
@@ -23,19 +25,30 @@ impl Drop for Undo {
     }
 }
 
-/// What a build of the shims needs of the tree.
-const PARTS: &[&str] = &[
-    "Cargo.toml",
-    "Cargo.lock",
-    "clippy.toml",
-    "task-api",
-    "core-api",
-    "daemon",
-    "sys",
-    "shim-common",
-    "shim-runc",
-    "integration",
-];
+/// The files beside the members of the workspace that a build reads.
+const FILES: [&str; 3] = ["Cargo.toml", "Cargo.lock", "clippy.toml"];
+
+/// What is read of the workspace's manifest: cargo wants every member there, whatever it builds.
+#[derive(Deserialize)]
+struct Manifest {
+    workspace: Workspace,
+}
+
+#[derive(Deserialize)]
+struct Workspace {
+    members: Vec<String>,
+}
+
+/// The files and folders that make a workspace of the copy.
+fn parts(root: &Path) -> Result<Vec<String>, String> {
+    let path = root.join("Cargo.toml");
+    let text = fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
+    let manifest: Manifest =
+        toml::from_str(&text).map_err(|e| format!("{}: {e}", path.display()))?;
+    let mut parts = manifest.workspace.members;
+    parts.extend(FILES.map(str::to_owned));
+    Ok(parts)
+}
 
 impl Tree {
     /// Copies the sources of this tree.
@@ -43,8 +56,8 @@ impl Tree {
         let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
         let dir = root.join("target/mutants");
         fs::create_dir_all(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
-        for part in PARTS {
-            copy(&root.join(part), &dir.join(part))
+        for part in parts(root)? {
+            copy(&root.join(&part), &dir.join(&part))
                 .map_err(|e| format!("copy {part} to {}: {e}", dir.display()))?;
         }
         Ok(Self { dir })

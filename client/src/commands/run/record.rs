@@ -27,7 +27,7 @@ const RUNC_OPTIONS: &str = "containerd.runc.v1.Options";
 /// Runtimes whose options are runc's.
 const RUNC_TYPES: &str = "io.containerd.runc.";
 /// The label by which containerd's clients keep how a container wants to be ended.
-const STOP_SIGNAL: &str = "io.containerd.image.config.stop-signal";
+pub(in crate::commands) const STOP_SIGNAL: &str = "io.containerd.image.config.stop-signal";
 /// How long the label of a container may be with its name; the daemon refuses longer ones.
 const LONGEST_LABEL: usize = 4096;
 

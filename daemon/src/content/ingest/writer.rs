@@ -79,6 +79,11 @@ impl Writer {
         Digest::of(&self.hash)
     }
 
+    /// The digest of what there would be with `data` at the end.
+    pub fn digest_with(&self, data: &[u8]) -> Digest {
+        Digest::of(&self.hash.clone().chain_update(data))
+    }
+
     /// Adds `data` at the end.
     ///
     /// # Errors

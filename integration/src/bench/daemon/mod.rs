@@ -3,10 +3,13 @@
 //!
 //! `node.rs` starts and ends one, `probe.rs` asks whether it serves, `boot.rs` times its start and
 //! reads what it holds while idle, `runs.rs` times containers by Debian's `ctr`, `herd.rs` reads
-//! what many idle containers cost it.
+//! what many idle containers cost it, `images/` puts images in and takes lists out. `grpc.rs` calls
+//! a daemon where a client program would take longer than the call.
 
 mod boot;
+mod grpc;
 mod herd;
+mod images;
 mod node;
 mod probe;
 mod runs;
@@ -21,16 +24,23 @@ pub const OURS: &str = "wherryd+ours";
 /// The pair it is measured against: Debian's daemon with the Go shims.
 pub const GO: &str = "containerd+go";
 
-/// Everything about the daemons, as far as they are here.
+/// Everything about the daemons and containers, as far as the daemons are here.
 pub fn measure(options: &Options, samples: &mut Samples) {
-    let cores: Vec<Core> = Core::ALL
-        .into_iter()
-        .filter(|core| core.is_here())
-        .collect();
+    let cores = here();
     boot::measure(options, &cores, samples);
     runs::one_by_one(options, &cores, samples);
     runs::at_once(options, &cores, samples);
     herd::measure(options, &cores, samples);
+}
+
+/// Everything about the daemons and images.
+pub fn measure_images(options: &Options, samples: &mut Samples) {
+    images::measure(options, &here(), samples);
+}
+
+fn here() -> Vec<Core> {
+    let all = Core::ALL.into_iter();
+    all.filter(|core| core.is_here()).collect()
 }
 
 /// The name of a daemon with a kind of shims, in samples and tables.

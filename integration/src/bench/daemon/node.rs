@@ -15,6 +15,7 @@ use crate::target;
 
 use super::super::hands;
 use super::super::process::{Memory, memory};
+use super::grpc::Connection;
 use super::probe;
 
 /// How long a daemon may take to serve or to end.
@@ -96,7 +97,9 @@ pub(super) struct Node {
     pub(super) shims: Shims,
     footprint: Footprint,
     daemon: Option<Running>,
-    folder: TempDir,
+    folder: PathBuf,
+    /// Removes the folder, unless it goes with the filesystem that it is on.
+    _kept: Option<TempDir>,
 }
 
 impl Node {
@@ -106,12 +109,25 @@ impl Node {
             .prefix("wherry-bench.")
             .tempdir()
             .expect("a folder for a daemon");
-        let path = folder.path();
+        let path = folder.path().to_owned();
         // runc's state is shared by all daemons of a machine: the namespace must be nobody else's.
         let suffix = path.extension().and_then(OsStr::to_str).expect("a suffix");
         let namespace = format!("bench-{}", suffix.to_lowercase());
-        let footprint = Footprint::new(path, &path.join("c.sock"), &namespace);
         make_rootfs(&path.join("rootfs"));
+        Self::at(core, shims, path, &namespace, Some(folder))
+    }
+
+    /// A daemon that does not run yet, for images and not for containers, in a folder of its own below
+    /// `ground`; it stays there.
+    pub(super) fn on(core: Core, ground: &Path) -> Self {
+        let path = ground.join(core.name());
+        fs::create_dir(&path).expect("a folder for a daemon");
+        let namespace = format!("bench-{}", std::process::id());
+        Self::at(core, Shims::Ours, path, &namespace, None)
+    }
+
+    fn at(core: Core, shims: Shims, path: PathBuf, namespace: &str, kept: Option<TempDir>) -> Self {
+        let footprint = Footprint::new(&path, &path.join("c.sock"), namespace);
         let config = format!(
             "version = 2\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n\
              [plugins.\"io.containerd.internal.v1.opt\"]\n  path = {:?}\n",
@@ -123,7 +139,8 @@ impl Node {
             shims,
             footprint,
             daemon: None,
-            folder,
+            folder: path,
+            _kept: kept,
         }
     }
 
@@ -136,7 +153,7 @@ impl Node {
 
     /// Starts the daemon; milliseconds until it has answered its first call.
     pub(super) fn start(&mut self) -> f64 {
-        let path = |name: &str| self.folder.path().join(name);
+        let path = |name: &str| self.folder.join(name);
         let mut search = self.shims.folder().into_os_string();
         search.push(":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
         let mut command = Command::new(self.core.program().expect("the daemon is here"));
@@ -180,16 +197,22 @@ impl Node {
         memory(self.pid())
     }
 
+    /// A connection to the daemon, for calls about its namespace.
+    pub(super) fn connect(&self) -> Connection {
+        let namespace = &self.footprint.namespace;
+        Connection::open(&self.folder.join("c.sock"), namespace).expect("connect to the daemon")
+    }
+
     /// The path of the root filesystem that all its containers share.
     pub(super) fn rootfs(&self) -> OsString {
-        self.folder.path().join("rootfs").into_os_string()
+        self.folder.join("rootfs").into_os_string()
     }
 
     /// `ctr` on this daemon.
     pub(super) fn ctr<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
         let mut ctr = Command::new("ctr");
         ctr.arg("--address")
-            .arg(self.folder.path().join("c.sock"))
+            .arg(self.folder.join("c.sock"))
             .args(["--namespace", &self.footprint.namespace])
             .args(args)
             .stdin(Stdio::null())
@@ -223,7 +246,7 @@ impl Node {
 impl Drop for Node {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let log = fs::read_to_string(self.folder.path().join("daemon.log"));
+            let log = fs::read_to_string(self.folder.join("daemon.log"));
             eprintln!("{} said:\n{}", self.core.name(), log.unwrap_or_default());
         }
         // Seen once while the daemon lives, so that the sockets of all shims are known.
