@@ -208,8 +208,8 @@ async fn what_is_referred_to_while_the_collector_runs_stays() {
 
 async fn snapshot<A, R>(peer: &Peer, method: &str, request: A) -> Result<R, Status>
 where
-    A: Message + 'static,
-    R: Message + Default + 'static,
+    A: prost::Message + 'static,
+    R: prost::Message + Default + 'static,
 {
     peer.call(&format!("snapshots.v1.Snapshots/{method}"), request)
         .await

@@ -115,8 +115,8 @@ impl Client {
 
     async fn call<A, R>(&self, method: &str, message: A) -> Result<R, Status>
     where
-        A: Message + 'static,
-        R: Message + Default + 'static,
+        A: prost::Message + 'static,
+        R: prost::Message + Default + 'static,
     {
         self.peer
             .call(&format!("snapshots.v1.Snapshots/{method}"), message)

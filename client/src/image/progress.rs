@@ -113,6 +113,16 @@ impl Part {
         }
     }
 
+    /// Something else is being done, which has no size.
+    pub(crate) fn now(&self, doing: &'static str) {
+        if let Some(bar) = &self.bar {
+            bar.unset_length();
+            bar.set_position(0);
+            bar.set_style(style(false));
+            bar.set_message(doing);
+        }
+    }
+
     /// It is done: `what` says how.
     pub(crate) fn done(mut self, what: &str) {
         if let Some(bar) = self.bar.take() {
@@ -168,6 +178,7 @@ mod tests {
         }
         let part = Progress(Mode::Quiet).part("x", "y", Some(1));
         part.more(1);
+        part.now("z");
         part.at(3);
         part.done("done");
     }
