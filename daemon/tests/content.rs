@@ -572,3 +572,49 @@ async fn an_isolated_namespace_may_have_what_another_is_labelled_to_share() {
     let told = write(&elsewhere, None, vec![stat, held]).await;
     assert!(told.ends_with("then Ok"), "{told}");
 }
+
+#[tokio::test]
+async fn whoever_waits_for_an_upload_gets_the_blob_and_not_the_upload_anew() {
+    let bed = Bed::new(Shims::Ours);
+    let peer = Peer::connect(&bed.address(), "content").await;
+    let lease = leases::CreateRequest {
+        id: "l".to_owned(),
+        ..leases::CreateRequest::default()
+    };
+    let made: Result<leases::CreateResponse, _> = peer.call("leases.v1.Leases/Create", lease).await;
+    made.unwrap();
+    for round in 0..40 {
+        let blob = format!("blob {round}");
+        let (reference, wanted) = (format!("r{round}"), digest(blob.as_bytes()));
+        let size = i64::try_from(blob.len()).unwrap();
+        let begin = WriteContentRequest {
+            expected: wanted.clone(),
+            total: size,
+            ..message(WriteAction::Stat, &reference)
+        };
+        let (sender, receiver) = tokio::sync::mpsc::channel(4);
+        sender.send(begin.clone()).await.unwrap();
+        let mut first = peer
+            .open::<_, WriteContentResponse>("content.v1.Content/Write", receiver)
+            .await
+            .unwrap();
+        first.message().await.unwrap().unwrap();
+        let other = Peer::connect(&bed.address(), "content").await;
+        let waiting = tokio::spawn(async move {
+            loop {
+                let said = write(&other, Some("l"), vec![begin.clone()]).await;
+                if said != "[] then Unavailable" {
+                    return said;
+                }
+            }
+        });
+        let data = data(&reference, 0, blob.as_bytes());
+        sender.send(data).await.unwrap();
+        let end = commit(&reference, size, size, &wanted);
+        sender.send(end).await.unwrap();
+        drop(sender);
+        while first.message().await.unwrap().is_some() {}
+        let said = waiting.await.unwrap();
+        assert_eq!(said, "[] then AlreadyExists", "round {round}");
+    }
+}

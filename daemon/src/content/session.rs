@@ -83,6 +83,8 @@ impl Session {
             },
             None => Source::Upload(Box::new(session.writer().await?)),
         };
+        // Whoever had the upload until now may have made it a blob since.
+        session.refuse_known().await?;
         Ok(session)
     }
 
@@ -138,6 +140,15 @@ impl Session {
             return Ok(());
         }
         self.expected = Some(digest);
+        self.refuse_known().await
+    }
+
+    /// Ends the upload, for which nothing is to be done, if the namespace has the expected blob:
+    /// that is held then.
+    async fn refuse_known(&mut self) -> Result<(), Status> {
+        let Some(digest) = self.expected else {
+            return Ok(());
+        };
         let store = &self.content.store;
         // One that is gone or cut is written anew, and its record stays with its labels.
         if store.blob(&self.namespace, &digest).is_err() || !self.content.is_whole(&digest)? {
