@@ -445,8 +445,11 @@ fn futures_block<T>(work: impl Future<Output = T>) -> T {
     tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(work))
 }
 
+/// A moment: its name, and whether it is now.
+type Moment<'a> = (&'static str, Box<dyn Fn() -> bool + 'a>);
+
 /// The moments at which the daemon is killed: what must be seen before.
-fn moments(root: &Path) -> Vec<(&'static str, Box<dyn Fn() -> bool + '_>)> {
+fn moments(root: &Path) -> Vec<Moment<'_>> {
     let snapshots = root.join("io.containerd.snapshotter.v1.overlayfs/snapshots");
     let blobs = content(root).join("blobs/sha256");
     let (of_upload, of_link, of_stage) = (root.to_owned(), blobs.clone(), snapshots.clone());

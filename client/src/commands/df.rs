@@ -107,7 +107,7 @@ async fn row(
         row.blob_bytes = row.blob_bytes.saturating_add(positive(info.size));
         let known = blobs
             .entry(digest.clone())
-            .or_insert((positive(info.size), false));
+            .or_insert_with(|| (positive(info.size), false));
         known.1 |= !unneeded.holds(&Thing::Blob(digest.clone()));
     }
     for (snapshotter, key) in inventory.snapshots.keys() {

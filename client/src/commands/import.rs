@@ -176,7 +176,7 @@ impl Import {
             if let Some(name) = self
                 .name
                 .as_ref()
-                .or(self.base_name.as_ref().filter(|_| names.is_empty()))
+                .or_else(|| self.base_name.as_ref().filter(|_| names.is_empty()))
             {
                 names = vec![record::normalise(name)?];
             }

@@ -72,6 +72,10 @@ pub(crate) fn kind(media_type: &MediaType) -> Kind {
 }
 
 /// A document that names others.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there are few at a time, and none is kept"
+)]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Document {
     /// Manifests for several platforms.

@@ -24,7 +24,7 @@ const WINDOW: usize = 4;
 /// How often it is looked whether another writer is done.
 const LOOK: Duration = Duration::from_millis(100);
 /// How long another writer may write nothing.
-const STALLED: Duration = Duration::from_mins(1);
+const STALLED: Duration = Duration::from_secs(60);
 
 /// The name of the upload of a blob, the one that containerd's clients use, so that they and we do
 /// not both load the same.
@@ -80,6 +80,10 @@ impl Wanted {
 }
 
 /// What the daemon said to the wish to write.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there are few at a time, and none is kept"
+)]
 #[derive(Debug)]
 pub(crate) enum Opened {
     /// The blob is there; a lease keeps it now.

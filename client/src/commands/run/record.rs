@@ -135,7 +135,7 @@ impl Run {
         let connection = lease.connection();
         let config = &ready.config;
         let command = image::command(config, self.entrypoint.as_deref(), words)?;
-        let user = self.user.as_deref().or(config.user().as_deref());
+        let user = self.user.as_deref().or_else(|| config.user().as_deref());
         // Of root, too, the groups are known in the image only.
         let user = user.filter(|user| !user.is_empty()).unwrap_or("0");
         let user = inside::look(&ready.mounts, |root| find_user(root, user))?;
