@@ -67,7 +67,7 @@ fn a_window_of_zstandard_that_would_take_the_memory_is_refused() {
 /// that hide what lower layers have, as often as there are files.
 #[test]
 fn marks_do_not_make_unpacking_slower_with_each_file() {
-    const FILES: usize = 4000;
+    const FILES: usize = 2000;
     let names: Vec<String> = (0..FILES).map(|n| format!("d/{n}")).collect();
     let mut timed = Vec::new();
     for marks in [&[][..], &["d/.wh..wh..opq", ".wh.d"]] {
@@ -93,5 +93,5 @@ fn marks_do_not_make_unpacking_slower_with_each_file() {
         assert_eq!(there, FILES + usize::from(marks.is_empty()));
     }
     // Were each mark to look at every file, it would take some thousand times as long.
-    assert!(timed[1] < timed[0] * 20, "{timed:?}");
+    assert!(timed[1] < timed[0] * 10, "{timed:?}");
 }
