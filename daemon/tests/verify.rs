@@ -206,8 +206,11 @@ fn a_damaged_blob_is_named_with_its_image_and_comes_back_with_the_next_pull() {
     }
 }
 
-/// Ways to damage the trees of [`small`]: with the paths that the finding must name.
-fn damages() -> Vec<(&'static str, fn(&Path, &Path))> {
+/// The path that the finding must name, and what is done to the trees of the two layers.
+type Damage = (&'static str, fn(&Path, &Path));
+
+/// Ways to damage the trees of [`small`].
+fn damages() -> Vec<Damage> {
     vec![
         ("etc/long", |base, _| {
             let file = File::options().write(true).open(base.join("etc/long"));
