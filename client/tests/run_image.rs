@@ -164,7 +164,10 @@ fn what_cannot_run_leaves_nothing(bed: &mut Bed) {
         .failed(125);
     bed.wherry(&["run", "--snapshotter", "nothing", "wishful"])
         .failed(125);
-    bed.wherry(&["run", "--platform", "linux/s390x", "wishful"]);
+    let said = bed
+        .wherry(&["run", "--platform", "linux/s390x", "wishful"])
+        .failed(125);
+    assert!(said.contains("linux/s390x is asked for"), "{said}");
     assert!(bed.all().is_empty(), "{:?}", bed.all());
     assert_eq!(bed.ctr(&["snapshots", "ls"]).ok().lines().count(), 2);
     assert_eq!(bed.ctr(&["leases", "ls"]).ok().lines().count(), 1);

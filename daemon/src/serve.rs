@@ -39,6 +39,8 @@ const SHORT_CALLS: Duration = Duration::from_millis(200);
 const LONGER_CALLS: Duration = Duration::from_secs(1);
 /// How long the last clients may take to read that their calls were ended.
 const GOODBYE: Duration = Duration::from_millis(300);
+/// How long a stop waits for a collection that is under way.
+const COLLECTION: Duration = Duration::from_secs(2);
 
 /// Serves until SIGTERM or SIGINT. Containers stay, and so do their shims.
 ///
@@ -101,7 +103,7 @@ pub async fn serve(config: Config) -> Result<(), String> {
         ttrpc_address.display()
     );
     crate::notify::systemd("READY=1");
-    tokio::spawn(collector.run(config.gc));
+    tokio::spawn(collector.clone().run(config.gc));
 
     let calls = Arc::new(Calls::new(config.grpc_histogram));
     if !config.metrics_address.is_empty() {
@@ -156,6 +158,10 @@ pub async fn serve(config: Config) -> Result<(), String> {
     }
     for (path, open) in calls.going_on() {
         log::warn!("stopped under {open} of {path}");
+    }
+    let rest = tokio::time::timeout(COLLECTION, collector.rest()).await;
+    if rest.is_err() {
+        log::warn!("stopped under a collection; the next start removes what it has left");
     }
     Ok(())
 }

@@ -515,7 +515,7 @@ fn a_repair_that_is_killed_is_finished_by_the_next() {
         let whole: Vec<_> = trees.iter().map(|tree| describe(tree)).collect();
         let (start, growth) = match std::env::var_os("WHERRY_SLOW") {
             Some(_) => (1, 1.1),
-            None => (25, 1.5),
+            None => (4, 1.5),
         };
         let mut after = Duration::from_millis(start);
         let mut killed = 0;

@@ -69,6 +69,13 @@ pub(crate) async fn make(
     let config = content::read_config(connection, manifest.config())
         .await
         .map_err(about)?;
+    let made_for = Platform::of_config(&config);
+    if let Some(wanted) = choice.platform
+        && wanted.rank(&made_for).is_none()
+    {
+        let text = format!("it is made for {made_for}, and {wanted} is asked for");
+        return Err(about(Error::said(text)));
+    }
     let unpackable = Unpackable::new(manifest, &config).map_err(about)?;
     let snapshotter = unpack::snapshotter(connection, choice.snapshotter).await?;
     // Whatever is there already is held by the lease now.

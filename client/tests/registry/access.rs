@@ -353,10 +353,7 @@ fn what_is_not_there_is_said() {
         ..Plan::default()
     });
     let said = pull(&name);
-    assert!(
-        said.contains("answers 500") && said.contains("busy"),
-        "{said}"
-    );
+    assert!(said.contains("answers 500"), "{said}");
     let index = "application/vnd.oci.image.index.v1+json";
     server.put("odd", "1", index, r#"{"schemaVersion":2,"manifests":[]}"#);
     let said = pull(&format!("{host}/odd:1"));

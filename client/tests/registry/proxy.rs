@@ -129,11 +129,14 @@ impl Proxy {
         self.shared.state.lock().unwrap().seen.clone()
     }
 
-    /// Of what was seen: the GETs of paths that end so.
+    /// Of what was seen: the GETs of paths that end so, whatever is asked of them.
     pub fn gets(&self, end: &str) -> Vec<Seen> {
         let state = self.shared.state.lock().unwrap();
         let mut seen = state.seen.clone();
-        seen.retain(|seen| seen.method == "GET" && seen.path.ends_with(end));
+        seen.retain(|seen| {
+            let path = seen.path.split('?').next().unwrap_or_default();
+            seen.method == "GET" && path.ends_with(end)
+        });
         seen
     }
 }
@@ -266,7 +269,9 @@ fn serve(mut client: TcpStream, port: u16, upstream: u16, shared: &Shared) -> st
             let waited = shared
                 .changed
                 .wait_timeout_while(state, HOLD_LIMIT, |s| !s.released);
-            waited.unwrap().0.held -= 1;
+            let mut state = waited.unwrap().0;
+            // It may have been released and counted anew.
+            state.held = state.held.saturating_sub(1);
         }
         let length = server.read(&mut chunk)?;
         if length == 0 {

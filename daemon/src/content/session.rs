@@ -161,8 +161,7 @@ impl Session {
         if let Source::Upload(writer) = std::mem::replace(&mut self.source, Source::Ended) {
             on_disk(move || writer.done()).await?;
         }
-        let text = format!("blob with expected digest {digest} exists: already exists");
-        Err(Status::already_exists(text))
+        Err(is_known(&digest))
     }
 
     /// Whether a message is the commit of all the data of the blob that it expects.
@@ -323,6 +322,18 @@ impl Session {
                 on_disk(move || writer.done()).await?;
             }
         }
-        added.map(|_| digest)
+        match added {
+            Err(refusal) if refusal.code() == Code::AlreadyExists && self.expected.is_some() => {
+                Err(is_known(&digest))
+            }
+            added => added.map(|_| digest),
+        }
     }
+}
+
+/// The refusal of a blob that the namespace has, in the words of containerd for one that is expected.
+fn is_known(digest: &Digest) -> Status {
+    Status::already_exists(format!(
+        "blob with expected digest {digest} exists: already exists"
+    ))
 }

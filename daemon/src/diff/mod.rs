@@ -128,9 +128,10 @@ impl Differ {
             };
             let passed = apply::apply_checked(blob, reading, &tree.place, reserve, check);
             let passed = passed.or_else(|fault| match fault {
-                // It may as well have been made so.
-                Fault::Layer(_) => damage().and(Err(fault)),
-                other => Err(other),
+                // It may as well have been made so; and what the kernel refused may be a name that
+                // the damage has changed.
+                Fault::Layer(_) | Fault::Io(..) => damage().and(Err(fault)),
+                Fault::Damaged(_) | Fault::Full(_) => Err(fault),
             })?;
             if sync {
                 File::open(&tree.place.root)

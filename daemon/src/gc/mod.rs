@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use core_api::events::{ContentDelete, SnapshotRemove};
-use tokio::sync::{Mutex, Notify};
+use tokio::sync::{Mutex, MutexGuard, Notify};
 use tonic::Status;
 
 use crate::config::Gc;
@@ -134,6 +134,12 @@ impl Collector {
             );
         }
         Ok(())
+    }
+
+    /// Waits for the end of a collection that is under way; none begins while the answer is held.
+    /// For a daemon that stops: records that are gone and files that are not would be left.
+    pub async fn rest(&self) -> MutexGuard<'_, ()> {
+        self.shared.turn.lock().await
     }
 
     fn publish(&self, garbage: &Garbage) {

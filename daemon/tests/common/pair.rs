@@ -41,11 +41,16 @@ pub enum Side {
 /// Both, one after the other.
 pub const SIDES: [Side; 2] = [Side::Ours, Side::Theirs];
 
+/// What nobody holds stays until a client asks for a collection: how many changes a daemon counts
+/// before it collects by itself is none of what is compared.
+const PATIENT: &str =
+    "[plugins.\"io.containerd.gc.v1.scheduler\"]\nmutation_threshold = 0\nstartup_delay = \"1h\"\n";
+
 impl Pair {
     pub fn new() -> Self {
-        let ours = Bed::new(Shims::Ours);
+        let ours = Bed::with_config(Shims::Ours, &format!("version = 2\n{PATIENT}"));
         let namespace = ours.namespace.clone();
-        let theirs = Reference::new("");
+        let theirs = Reference::new(PATIENT);
         Self {
             ours,
             theirs,
