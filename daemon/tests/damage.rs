@@ -17,7 +17,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use api::{Peer, code};
-use common::{Bed, Shims};
+use common::{Bed, PATIENT, Shims};
 use core_api::content::{
     Info, InfoRequest, InfoResponse, ReadContentRequest, ReadContentResponse, UpdateRequest,
     UpdateResponse, WriteAction, WriteContentRequest, WriteContentResponse,
@@ -30,6 +30,11 @@ use tonic::{Code, Status};
 
 const GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 const PLAIN: &str = "application/vnd.oci.image.layer.v1.tar";
+
+/// A daemon that collects nothing: what is made here is held by nobody.
+fn bed() -> Bed {
+    Bed::with_config(Shims::Ours, &format!("version = 2\n{PATIENT}"))
+}
 
 fn commit(data: &[u8], expects: bool) -> Vec<WriteContentRequest> {
     let total = i64::try_from(data.len()).unwrap();
@@ -93,7 +98,7 @@ fn truncate(path: &Path) {
 
 #[tokio::test]
 async fn who_reads_a_damaged_blob_is_told_which_it_is() {
-    let bed = Bed::new(Shims::Ours);
+    let bed = bed();
     let peer = Peer::connect(&bed.address(), "damage").await;
     for size in [500, 3_000_000] {
         let data = noise(size as u64, size);
@@ -119,7 +124,7 @@ async fn who_reads_a_damaged_blob_is_told_which_it_is() {
 
 #[tokio::test]
 async fn who_writes_a_damaged_blob_again_mends_it_and_its_labels_stay() {
-    let bed = Bed::new(Shims::Ours);
+    let bed = bed();
     let (one, two) = ("damage-one", "damage-two");
     let peer = Peer::connect(&bed.address(), one).await;
     let data = noise(9, 100_000);
@@ -166,7 +171,7 @@ async fn who_writes_a_damaged_blob_again_mends_it_and_its_labels_stay() {
 
 #[tokio::test]
 async fn a_damaged_layer_is_named_and_nothing_of_it_stays() {
-    let bed = Bed::new(Shims::Ours);
+    let bed = bed();
     let peer = Peer::connect(&bed.address(), "damage").await;
     let files = || Layer::default().files("many", 1, 30, 20_000);
     let image = Image::new("x", vec![files()]);

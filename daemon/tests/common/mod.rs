@@ -26,6 +26,11 @@ use std::time::{Duration, Instant};
 /// How long anything may take on a busy machine.
 pub const LIMIT: Duration = Duration::from_secs(30);
 
+/// A part of the configuration: what nobody holds stays until a client asks for a collection. When a
+/// daemon collects by itself, soon after its start for one, is none of most tests' business.
+pub const PATIENT: &str =
+    "[plugins.\"io.containerd.gc.v1.scheduler\"]\nmutation_threshold = 0\nstartup_delay = \"1h\"\n";
+
 /// Which shims a daemon finds first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shims {

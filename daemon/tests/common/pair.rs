@@ -19,7 +19,7 @@ use std::time::SystemTime;
 use regex_lite::Regex;
 
 use super::api::Reference;
-use super::common::{Bed, Ran, Shims, run};
+use super::common::{Bed, PATIENT, Ran, Shims, run};
 use super::tree::{Tree, describe, difference};
 
 /// Both daemons, and a namespace that nobody else uses.
@@ -40,11 +40,6 @@ pub enum Side {
 
 /// Both, one after the other.
 pub const SIDES: [Side; 2] = [Side::Ours, Side::Theirs];
-
-/// What nobody holds stays until a client asks for a collection: how many changes a daemon counts
-/// before it collects by itself is none of what is compared.
-const PATIENT: &str =
-    "[plugins.\"io.containerd.gc.v1.scheduler\"]\nmutation_threshold = 0\nstartup_delay = \"1h\"\n";
 
 impl Pair {
     pub fn new() -> Self {
