@@ -16,12 +16,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use api::{Peer, code};
+use api::{Peer, code, read_blob};
 use common::{Bed, Shims, eventually};
 use core_api::FieldMask;
 use core_api::content::{
-    Info, InfoRequest, InfoResponse, ReadContentRequest, ReadContentResponse, UpdateRequest,
-    UpdateResponse, WriteAction, WriteContentRequest, WriteContentResponse,
+    Info, InfoRequest, InfoResponse, UpdateRequest, UpdateResponse, WriteAction,
+    WriteContentRequest, WriteContentResponse,
 };
 use core_api::images::{
     CreateImageRequest, CreateImageResponse, Image, ListImagesRequest, ListImagesResponse,
@@ -113,21 +113,6 @@ async fn has(peer: &Peer, digest: &str) -> bool {
     found.is_ok()
 }
 
-async fn read(peer: &Peer, digest: &str) -> Result<Vec<u8>, Status> {
-    let request = ReadContentRequest {
-        digest: digest.to_owned(),
-        ..ReadContentRequest::default()
-    };
-    let mut stream = peer
-        .stream::<_, ReadContentResponse>("content.v1.Content/Read", request)
-        .await?;
-    let mut all = Vec::new();
-    while let Some(part) = stream.message().await? {
-        all.extend(part.data);
-    }
-    Ok(all)
-}
-
 fn files(bed: &Bed, folder: &str) -> usize {
     let folder = bed.dir.path().join("root").join(folder);
     fs::read_dir(folder).map_or(0, Iterator::count)
@@ -164,12 +149,15 @@ async fn what_is_referred_to_while_the_collector_runs_stays() {
                 label(&peer, &root, &format!("ref.content.{id}"), &blob).await;
                 release(&peer, &id, false).await;
                 assert!(has(&peer, &blob).await, "{id}");
-                assert_eq!(read(&peer, &blob).await.unwrap().len(), 5 + id.len());
+                assert_eq!(
+                    read_blob(&peer, &blob, 0).await.unwrap().len(),
+                    5 + id.len()
+                );
                 // Without the lease it may go in between, but never half: either the reference
                 // came in time, or the blob is not there at all.
                 let loose = format!("loose {id}");
                 let blob_of_nobody = write(&peer, &loose, Labels::new()).await;
-                match read(&peer, &blob_of_nobody).await {
+                match read_blob(&peer, &blob_of_nobody, 0).await {
                     Ok(data) => assert_eq!(data, loose.as_bytes()),
                     Err(refusal) => assert_eq!(refusal.code(), Code::NotFound),
                 }

@@ -16,11 +16,11 @@ use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use api::{Peer, code};
+use api::{Peer, code, read_blob};
 use common::{Bed, PATIENT, Shims};
 use core_api::content::{
-    Info, InfoRequest, InfoResponse, ReadContentRequest, ReadContentResponse, UpdateRequest,
-    UpdateResponse, WriteAction, WriteContentRequest, WriteContentResponse,
+    Info, InfoRequest, InfoResponse, UpdateRequest, UpdateResponse, WriteAction,
+    WriteContentRequest, WriteContentResponse,
 };
 use core_api::diff::{ApplyRequest, ApplyResponse};
 use core_api::snapshots::{PrepareSnapshotRequest, PrepareSnapshotResponse};
@@ -63,22 +63,6 @@ async fn store(peer: &Peer, data: &[u8], expects: bool) -> Code {
     code(&end)
 }
 
-async fn read(peer: &Peer, digest: &str, offset: i64) -> Result<Vec<u8>, Status> {
-    let request = ReadContentRequest {
-        digest: digest.to_owned(),
-        offset,
-        size: 0,
-    };
-    let mut stream = peer
-        .stream::<_, ReadContentResponse>("content.v1.Content/Read", request)
-        .await?;
-    let mut all = Vec::new();
-    while let Some(part) = stream.message().await? {
-        all.extend(part.data);
-    }
-    Ok(all)
-}
-
 fn path(bed: &Bed, digest: &str) -> PathBuf {
     let name = digest.replace("sha256:", "io.containerd.content.v1.content/blobs/sha256/");
     bed.root.join(name)
@@ -104,19 +88,19 @@ async fn who_reads_a_damaged_blob_is_told_which_it_is() {
         let data = noise(size as u64, size);
         let name = digest(&data);
         assert_eq!(store(&peer, &data, true).await, Code::Ok);
-        assert!(read(&peer, &name, 0).await.unwrap() == data);
+        assert!(read_blob(&peer, &name, 0).await.unwrap() == data);
         let is_told = |refusal: Status| {
             assert_eq!(refusal.code(), Code::DataLoss, "{refusal:?}");
             assert!(refusal.message().contains(&name), "{refusal:?}");
             assert!(refusal.message().contains("damaged"), "{refusal:?}");
         };
         flip(&path(&bed, &name), 400);
-        is_told(read(&peer, &name, 0).await.unwrap_err());
+        is_told(read_blob(&peer, &name, 0).await.unwrap_err());
         truncate(&path(&bed, &name));
-        is_told(read(&peer, &name, 0).await.unwrap_err());
-        is_told(read(&peer, &name, 100).await.unwrap_err());
+        is_told(read_blob(&peer, &name, 0).await.unwrap_err());
+        is_told(read_blob(&peer, &name, 100).await.unwrap_err());
         fs::remove_file(path(&bed, &name)).unwrap();
-        let refusal = read(&peer, &name, 0).await.unwrap_err();
+        let refusal = read_blob(&peer, &name, 0).await.unwrap_err();
         assert_eq!(refusal.code(), Code::NotFound);
         assert!(refusal.message().contains(&name), "{refusal:?}");
     }

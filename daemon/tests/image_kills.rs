@@ -498,7 +498,7 @@ fn moments(root: &Path) -> Vec<Moment<'_>> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
-async fn a_daemon_killed_at_any_moment_loses_and_half_makes_nothing() {
+async fn slow_a_daemon_killed_at_any_moment_loses_and_half_makes_nothing() {
     let is_slow = std::env::var_os("WHERRY_SLOW").is_some();
     let length = Duration::from_secs(if is_slow { 300 } else { 20 });
     // In memory the daemon does not wait for a disk that others use.

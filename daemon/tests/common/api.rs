@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use core_api::content::{ReadContentRequest, ReadContentResponse};
 use core_api::prost::Message;
 use tonic::client::Grpc;
 use tonic::codegen::http::uri::PathAndQuery;
@@ -307,4 +308,21 @@ impl Drop for Reference {
         self.clean();
         self.daemon.stop();
     }
+}
+
+/// All of a blob from `offset` on.
+pub async fn read_blob(peer: &Peer, digest: &str, offset: i64) -> Result<Vec<u8>, Status> {
+    let request = ReadContentRequest {
+        digest: digest.to_owned(),
+        offset,
+        size: 0,
+    };
+    let mut stream = peer
+        .stream::<_, ReadContentResponse>("content.v1.Content/Read", request)
+        .await?;
+    let mut all = Vec::new();
+    while let Some(part) = stream.message().await? {
+        all.extend(part.data);
+    }
+    Ok(all)
 }

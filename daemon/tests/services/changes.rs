@@ -8,7 +8,7 @@ use core_api::content::{
     DeleteContentRequest, WriteAction, WriteContentRequest, WriteContentResponse,
 };
 use core_api::events::{SnapshotCommit, SnapshotPrepare, SnapshotRemove};
-use core_api::events_service::{Envelope, PublishRequest, SubscribeRequest};
+use core_api::events_service::Envelope;
 use core_api::images::{
     CreateImageRequest, CreateImageResponse, DeleteImageRequest, Image, UpdateImageRequest,
     UpdateImageResponse,
@@ -24,15 +24,11 @@ use core_api::snapshots::{
     ViewSnapshotRequest, ViewSnapshotResponse,
 };
 use core_api::types::Descriptor;
-use std::time::Duration;
-use tokio::sync::mpsc;
-use tokio::time::timeout;
 
-use crate::api::{CALL_LIMIT, Peer};
+use crate::api::Peer;
+use crate::watchers::{LAST, publish, subscribe};
 use crate::{Talk, map, odd_any, same_talk};
 
-const PROBE: &str = "/a/probe";
-const LAST: &str = "/the/last";
 const HELLO: &str = "sha256:2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
 
 /// An event as it is compared: without its time, and without what containerd 1.6 does not know of
@@ -64,45 +60,6 @@ fn text(event: Envelope) -> String {
         any.type_url,
         String::from_utf8_lossy(&value)
     )
-}
-
-async fn watch(peer: Peer, filter: String, probed: mpsc::UnboundedSender<()>) -> Vec<String> {
-    let message = SubscribeRequest {
-        filters: vec![
-            filter,
-            format!("topic==\"{PROBE}\""),
-            format!("topic==\"{LAST}\""),
-        ],
-    };
-    let stream = peer
-        .stream::<_, Envelope>("events.v1.Events/Subscribe", message)
-        .await;
-    let mut stream = stream.unwrap();
-    let mut seen = Vec::new();
-    let mut probed = Some(probed);
-    loop {
-        let event = stream.message().await.unwrap().unwrap();
-        match event.topic.as_str() {
-            PROBE => {
-                probed.take().map(|probed| probed.send(()));
-            }
-            LAST => return seen,
-            // From containerd 2.0 on.
-            "/content/create" => {}
-            _ => seen.push(text(event)),
-        }
-    }
-}
-
-async fn publish(peer: &Peer, topic: &str) {
-    let message = PublishRequest {
-        topic: topic.to_owned(),
-        event: Some(odd_any()),
-    };
-    let () = peer
-        .call("events.v1.Events/Publish", message)
-        .await
-        .unwrap();
 }
 
 async fn call<A, R>(peer: &Peer, method: &str, message: A) -> bool
@@ -259,16 +216,15 @@ async fn change(peer: &Peer) -> Vec<bool> {
 }
 
 async fn conversation(talk: &mut Talk) {
-    let (probed, mut probes) = mpsc::unbounded_channel();
-    let mut subscriptions = Vec::new();
-    for filter in [
+    let by_digest = format!("event.digest==\"{HELLO}\"");
+    let filters = [
         "",
         "event.name==\"i:1\"",
         "event.name==base",
         "event.name",
         "event.labels.k==v",
         "event.labels.k==w",
-        &format!("event.digest==\"{HELLO}\""),
+        &by_digest,
         "event.digest",
         "event.key==a",
         "event.key==v",
@@ -280,26 +236,16 @@ async fn conversation(talk: &mut Talk) {
         "event.id==c1",
         "topic~=|^/images/|",
         "topic==\"/snapshot/prepare\",event.parent==base",
-    ] {
-        let watcher = watch(talk.peer.clone(), filter.to_owned(), probed.clone());
-        let seen = timeout(CALL_LIMIT, watcher);
-        subscriptions.push((filter.to_owned(), tokio::spawn(seen)));
-    }
-    let mut there = 0;
-    while there < subscriptions.len() {
-        publish(&talk.peer, PROBE).await;
-        let wait = Duration::from_millis(20);
-        while there < subscriptions.len()
-            && matches!(timeout(wait, probes.recv()).await, Ok(Some(())))
-        {
-            there += 1;
-        }
-    }
+    ];
+    let subscriptions = subscribe(&talk.peer, &filters).await;
     let done = change(&talk.peer).await;
     talk.note("what was done", &format!("{done:?}"));
     publish(&talk.peer, LAST).await;
     for (filter, seen) in subscriptions {
-        let seen = seen.await.unwrap().unwrap();
+        // Of blobs that are made containerd tells from 2.0 on.
+        let is_told = |event: &Envelope| event.topic != LAST && event.topic != "/content/create";
+        let seen = seen.await.unwrap().into_iter().filter(is_told).map(text);
+        let seen: Vec<String> = seen.collect();
         talk.note(&format!("seen by {filter:?}"), &seen.join("\n"));
     }
 }

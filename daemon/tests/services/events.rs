@@ -5,47 +5,13 @@ use core_api::events_service::{Envelope, ForwardRequest, PublishRequest, Subscri
 use core_api::prost::Message;
 use core_api::{Any, Timestamp};
 use protobuf::Message as _;
-use std::time::Duration;
-
-use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use crate::api::{CALL_LIMIT, Peer, told};
+use crate::api::{CALL_LIMIT, told};
+use crate::watchers::{LAST, subscribe};
 use crate::{Talk, map, odd_any, same_talk};
 
 const SERVICE: &str = "events.v1.Events";
-/// Published until every subscription is seen to be there: containerd does not say so itself.
-const PROBE: &str = "/a/probe";
-const LAST: &str = "/the/last";
-
-/// What a subscription sees up to [`LAST`]; tells of the first [`PROBE`].
-async fn watch(peer: Peer, filter: String, probed: mpsc::UnboundedSender<()>) -> Vec<String> {
-    let message = SubscribeRequest {
-        filters: vec![
-            filter,
-            format!("topic==\"{PROBE}\""),
-            format!("topic==\"{LAST}\""),
-        ],
-    };
-    let stream = peer
-        .stream::<_, Envelope>(&format!("{SERVICE}/Subscribe"), message)
-        .await;
-    let mut stream = stream.unwrap();
-    let mut seen = Vec::new();
-    let mut probed = Some(probed);
-    loop {
-        let event = stream.message().await.unwrap().unwrap();
-        if event.topic == PROBE {
-            probed.take().map(|probed| probed.send(()));
-            continue;
-        }
-        seen.push(format!("{event:?}"));
-        if event.topic == LAST {
-            return seen;
-        }
-    }
-}
-
 async fn publish(talk: &mut Talk, topic: &str, event: Option<Any>) {
     let topic = topic.to_owned();
     let step = format!("publish {topic:?}");
@@ -170,9 +136,7 @@ async fn tell(talk: &mut Talk, namespace: &str) {
 
 async fn conversation(talk: &mut Talk) {
     let namespace = talk.peer.namespace.clone().unwrap();
-    let (probed, mut probes) = mpsc::unbounded_channel();
-    let mut subscriptions = Vec::new();
-    for filter in [
+    let filters = [
         "",
         &format!("namespace=={namespace}"),
         &format!("namespace=={namespace},topic~=|^/tasks/|"),
@@ -195,26 +159,8 @@ async fn conversation(talk: &mut Talk) {
         "event.nonsense!=x",
         "nonsense",
         "timestamp",
-    ] {
-        let watcher = watch(talk.peer.clone(), filter.to_owned(), probed.clone());
-        let seen = timeout(CALL_LIMIT, watcher);
-        subscriptions.push((filter.replace(&namespace, "NS"), tokio::spawn(seen)));
-    }
-    let mut there = 0;
-    while there < subscriptions.len() {
-        let message = PublishRequest {
-            topic: PROBE.to_owned(),
-            event: Some(odd_any()),
-        };
-        let method = format!("{SERVICE}/Publish");
-        let () = talk.peer.call(&method, message).await.unwrap();
-        let wait = Duration::from_millis(20);
-        while there < subscriptions.len()
-            && matches!(timeout(wait, probes.recv()).await, Ok(Some(())))
-        {
-            there += 1;
-        }
-    }
+    ];
+    let subscriptions = subscribe(&talk.peer, &filters).await;
     for filter in ["topic==", "topic=x", "=="] {
         let message = SubscribeRequest {
             filters: vec![filter.to_owned()],
@@ -229,7 +175,9 @@ async fn conversation(talk: &mut Talk) {
     }
     tell(talk, &namespace).await;
     for (filter, seen) in subscriptions {
-        let seen = seen.await.unwrap().unwrap();
+        let seen = seen.await.unwrap();
+        let seen: Vec<String> = seen.iter().map(|event| format!("{event:?}")).collect();
+        let filter = filter.replace(&namespace, "NS");
         talk.note(&format!("seen by {filter:?}"), &seen.join("\n"));
     }
 }

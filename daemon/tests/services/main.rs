@@ -22,6 +22,7 @@ mod plain;
 mod snapshots;
 mod tasks;
 mod ttrpc_socket;
+mod watchers;
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;
