@@ -37,7 +37,7 @@ CONFORMANCE_FLAGS = $(if $(RUNTIME),--runtime $(RUNTIME)) $(if $(JSON),--json $(
 DEMO_PACKAGES := gcc libc6-dev runc busybox-static
 ENGINE_PACKAGES := $(DEMO_PACKAGES) containerd procps
 TEST_PACKAGES := $(ENGINE_PACKAGES) crun docker.io util-linux bsdutils mount e2fsprogs debootstrap \
-	docker-registry skopeo umoci buildah openssl gzip
+	docker-registry skopeo umoci buildah openssl gzip zstd
 FUZZ_PACKAGES := gcc g++ libc6-dev zstd util-linux
 # Where the kernel has AppArmor on, Docker loads a profile with the parser.
 TEST_PACKAGES += $(if $(filter Y,$(shell cat /sys/module/apparmor/parameters/enabled 2>/dev/null)),apparmor)
