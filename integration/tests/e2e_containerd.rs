@@ -214,7 +214,9 @@ fn a_command_that_does_not_exist_fails_with_the_runtimes_words() {
     assert_ne!(output.code, 0, "{output}");
     // Docker and others tell a missing command from other failures by this text.
     assert!(
-        output.stderr.contains("OCI runtime create failed"),
+        output
+            .stderr
+            .contains("failed to create shim task: OCI runtime create failed"),
         "{output}"
     );
     assert!(output.stderr.contains("/no/such/program"), "{output}");

@@ -130,28 +130,45 @@ fn one_kill_for_memory_is_told_once() {
     bed.finish(&bundle, &shim);
 }
 
+/// An OOM that a shim without time finds together with the exit. `meanwhile` is what happens before.
+fn late_oom(meanwhile: fn(&Bed)) {
+    let bed = Bed::new();
+    let hog = "until [ -e /go ]; do usleep 10000; done; \
+               exec dd if=/dev/zero of=/dev/null bs=64M count=1";
+    let (bundle, shim) = bed.running("c1", &Spec::sh(hog).memory(16 << 20));
+    let init = shim.task.state("c1", "").unwrap().pid;
+    let init = i32::try_from(init).unwrap();
+    bed.sink().wait_brief("start c1");
+    host::signal(shim.pid, Signal::SIGSTOP);
+    std::fs::write(bundle.rootfs().join("go"), "").unwrap();
+    eventually(LONG, "the init is dead", || host::zombie(init));
+    meanwhile(&bed);
+    host::signal(shim.pid, Signal::SIGCONT);
+    assert_eq!(shim.task.wait("c1", "").unwrap().exit_status, 137);
+    bed.sink().wait_brief("exit c1 137");
+    assert_eq!(bed.sink().briefs()[2..], ["oom c1", "exit c1 137"]);
+    bed.finish(&bundle, &shim);
+}
+
 #[test]
 fn an_oom_and_an_exit_that_are_seen_at_once_are_told_in_order() {
     known_difference!("go", "before 2.3 the OOM may come after the exit");
     for _ in 0..3 {
-        let bed = Bed::new();
-        let hog = "until [ -e /go ]; do usleep 10000; done; \
-                   exec dd if=/dev/zero of=/dev/null bs=64M count=1";
-        let (bundle, shim) = bed.running("c1", &Spec::sh(hog).memory(16 << 20));
-        let init = shim.task.state("c1", "").unwrap().pid;
-        let init = i32::try_from(init).unwrap();
-        bed.sink().wait_brief("start c1");
-        // A shim that has had no time, on a busy machine, finds both notices waiting for it.
-        host::signal(shim.pid, Signal::SIGSTOP);
-        std::fs::write(bundle.rootfs().join("go"), "").unwrap();
-        eventually(LONG, "the init is dead", || host::zombie(init));
-        host::signal(shim.pid, Signal::SIGCONT);
-        assert_eq!(shim.task.wait("c1", "").unwrap().exit_status, 137);
-        bed.sink().wait_brief("oom c1");
-        bed.sink().wait_brief("exit c1 137");
-        assert_eq!(bed.sink().briefs()[2..], ["oom c1", "exit c1 137"]);
-        bed.finish(&bundle, &shim);
+        late_oom(|_| {});
     }
+}
+
+#[test]
+fn an_oom_whose_cgroup_is_gone_is_told_as_well() {
+    known_difference!("go", "it knows of no OOM but from the cgroup's counters");
+    // As systemd does with a scope in which nothing lives any more.
+    late_oom(|bed| {
+        let cgroup = bed.cgroup("c1");
+        eventually(SHORT, "the cgroup can be removed", || {
+            host::remove_empty_cgroup(&cgroup);
+            host::cgroups(&cgroup).is_empty()
+        });
+    });
 }
 
 /// What SIGUSR1 makes a shim say of its container.

@@ -62,10 +62,14 @@ fn a_signal_that_ends_an_exec_is_128_and_the_signal() {
     let (bundle, shim) = bed.running("c1", &Spec::sleeper());
     for signal in [15, 9, 34, 64] {
         let exec = format!("e{signal}");
-        shim.task
-            .exec(&bundle.exec(&exec, &["sleep", "1000"]))
-            .unwrap();
+        let out = OutputFifo::read(&bed.fifo(&exec));
+        let mut request = bundle.exec_spec(&exec, &Spec::sh("echo ready; exec sleep 1000"));
+        request.stdout = out.path();
+        request.stderr = bed.drain();
+        shim.task.exec(&request).unwrap();
         shim.task.start("c1", &exec).unwrap();
+        // Until it has become the program, it is runc, which ignores real-time signals.
+        out.wait_text(SHORT, "ready");
         shim.task.kill("c1", &exec, signal, false).unwrap();
         assert_eq!(
             shim.task.wait("c1", &exec).unwrap().exit_status,

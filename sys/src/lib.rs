@@ -5,6 +5,7 @@ mod errno;
 pub mod eventfd;
 pub mod fs;
 pub mod inotify;
+pub mod klog;
 pub mod memfd;
 pub mod mount;
 pub mod pidfd;

@@ -8,6 +8,7 @@
 //! A new metric goes into one controller file under `v1/` or `v2/`, with its fixture.
 
 mod files;
+mod kernel_log;
 mod kill;
 mod locate;
 mod oom;
@@ -28,6 +29,7 @@ use std::time::{Duration, Instant};
 use protobuf::Message as _;
 use protobuf::well_known_types::any::Any;
 
+pub use kernel_log::LogTime;
 pub use oom::{OomChange, OomWatch};
 
 /// Where the kernel's cgroups are mounted on every distribution.
@@ -186,6 +188,28 @@ impl Cgroup {
             Version::V1 => v1::oom_kills(self.memory_dir()?),
             Version::V2 => v2::oom_kills(self.unified_dir()?),
         }
+    }
+
+    /// [`Cgroup::oom_kills`] as the kernel's log tells them, for a cgroup that is gone: those since a
+    /// moment before which there was none, with that of process `dead` wherever it was. Some may be
+    /// missing, since the log is finite. Takes a few milliseconds.
+    ///
+    /// # Errors
+    /// `PermissionDenied` without the right to read the log.
+    pub fn oom_kills_logged(&self, since: LogTime, dead: Option<i32>) -> io::Result<u64> {
+        kernel_log::oom_kills(since, self.kernels_path().as_deref(), dead)
+    }
+
+    /// What the kernel calls the cgroup that limits memory; `None` where that is not the container's
+    /// own, or hidden by the way in which the hierarchies are mounted.
+    fn kernels_path(&self) -> Option<String> {
+        let below = self.memory_dir().ok()?.strip_prefix(&self.root).ok()?;
+        let mut parts = below.iter();
+        if self.version == Version::V1 {
+            parts.next();
+        }
+        let path = Path::new("/").join(parts.as_path());
+        (path != Path::new("/")).then(|| path.to_str().map(str::to_owned))?
     }
 
     /// Starts watching for OOM kills. Must be called inside the runtime that will wait.

@@ -4,13 +4,14 @@
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::io::ErrorKind;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::runc::RuncOptions;
-use shim_common::cgroup::Cgroup;
+use shim_common::cgroup::{Cgroup, LogTime};
 use shim_common::stdio::{self, ChildEnds, ConsoleSocket, Relay, Request as StdioRequest};
 use sys::mount::Mount;
 use task_api::bundle::exec_pid_file;
@@ -55,6 +56,8 @@ pub(super) struct Host {
     pub(super) runs: BTreeMap<Step, Running>,
     timers: BTreeMap<Timer, AbortHandle>,
     pub(super) cgroup: Option<Arc<Cgroup>>,
+    /// When the cgroup was taken up, before which it had no OOM.
+    cgroup_since: LogTime,
     ooms: u64,
     /// What the watch has read, which may be the last that could be read.
     pub(super) watched_ooms: Rc<Cell<u64>>,
@@ -82,6 +85,7 @@ impl Host {
             runs: BTreeMap::new(),
             timers: BTreeMap::new(),
             cgroup: None,
+            cgroup_since: LogTime::now(),
             ooms: 0,
             watched_ooms: Rc::default(),
             oom_watch: None,
@@ -159,14 +163,28 @@ impl Host {
         }
     }
 
-    /// True when the kernel has killed for memory since this was last asked. systemd removes the
-    /// cgroup as soon as it is empty, perhaps before we look: then what the watch read counts.
+    /// True when the kernel has killed for memory since this was last asked.
     pub(super) fn new_ooms(&mut self) -> bool {
         let read = self.cgroup.as_ref().map(|cgroup| cgroup.oom_kills());
-        let kills = match read {
-            Some(Ok(kills)) => kills.max(self.watched_ooms.get()),
-            Some(Err(_)) | None => self.watched_ooms.get(),
-        };
+        self.ooms_grew(read.and_then(Result::ok))
+    }
+
+    /// [`Host::new_ooms`] when a process is dead. systemd removes the cgroup as soon as it is empty,
+    /// perhaps before we look: then what the watch has read counts, and what the kernel's log tells.
+    /// A process that has ended well has not been killed, nor ended because another was.
+    pub(super) fn new_ooms_of(&mut self, dead: Option<i32>, status: u32) -> bool {
+        let read = self.cgroup.as_ref().map(|cgroup| match cgroup.oom_kills() {
+            Err(error) if error.kind() == ErrorKind::NotFound && status != 0 => {
+                cgroup.oom_kills_logged(self.cgroup_since, dead)
+            }
+            read => read,
+        });
+        self.ooms_grew(read.and_then(Result::ok))
+    }
+
+    /// Takes note of a count, if there is one beside that of the watch.
+    fn ooms_grew(&mut self, read: Option<u64>) -> bool {
+        let kills = read.unwrap_or(0).max(self.watched_ooms.get());
         let grown = kills > self.ooms;
         self.ooms = self.ooms.max(kills);
         grown
@@ -184,7 +202,7 @@ impl Host {
     pub(super) fn signal(&self, target: &Target, signal: i32) -> std::io::Result<()> {
         match self.pidfds.get(target) {
             Some(pidfd) => sys::pidfd::send_signal(pidfd.as_fd(), signal),
-            None => Err(std::io::ErrorKind::NotFound.into()),
+            None => Err(ErrorKind::NotFound.into()),
         }
     }
 
@@ -244,7 +262,7 @@ impl Drop for Host {
 /// not wait for a disk.
 fn remove_file(path: &Path) {
     if let Err(error) = std::fs::remove_file(path)
-        && error.kind() != std::io::ErrorKind::NotFound
+        && error.kind() != ErrorKind::NotFound
     {
         log::warn!("remove {}: {error}", path.display());
     }

@@ -239,7 +239,11 @@ impl Supervisor {
             Message::Answered(call, result) => self.answer(call, result),
             Message::Drained(number) => self.drained(number),
             Message::Vanished(key, target) => {
-                self.process_exited(key, target, SystemTime::now(), STATUS_UNKNOWN);
+                let exit = Exit {
+                    status: STATUS_UNKNOWN,
+                    at: SystemTime::now(),
+                };
+                self.process_exited(key, target, None, exit);
             }
             Message::OomCounter(key) => {
                 // An exit may have read the counter first.
@@ -370,7 +374,7 @@ impl Supervisor {
                 self.contain(key, |own| own.run_ended(key, step, notice.status));
             }
             Some(Owner::Process(key, target)) => {
-                self.process_exited(key, target, notice.exited_at, notice.status);
+                self.process_exited(key, target, Some(notice.pid), exit_of(&notice));
             }
             None => {}
         }
@@ -378,14 +382,14 @@ impl Supervisor {
 
     /// A process of a container is dead. OOM comes before its exit: the kernel counts before it
     /// kills, so the counter is read once more here (DESIGN rule 10).
-    fn process_exited(&mut self, key: Key, target: Target, at: SystemTime, status: u32) {
+    fn process_exited(&mut self, key: Key, target: Target, pid: Option<i32>, exit: Exit) {
         if let Some(entry) = self.containers.get_mut(&key) {
             entry.host.process_exited(&target);
-            if entry.host.new_ooms() {
+            if entry.host.new_ooms_of(pid, exit.status) {
                 self.input(key, Input::Oom);
             }
         }
-        self.input(key, Input::Exited(target, Exit { status, at }));
+        self.input(key, Input::Exited(target, exit));
     }
 
     /// Gives freed memory back to the kernel now and then: a burst of execs at once fills a heap
@@ -418,5 +422,13 @@ impl Supervisor {
         if let Some(entry) = self.containers.get_mut(&key) {
             entry.host.arm(timer, task.abort_handle());
         }
+    }
+}
+
+/// The end that a child's notice tells.
+fn exit_of(notice: &ExitNotice) -> Exit {
+    Exit {
+        status: notice.status,
+        at: notice.exited_at,
     }
 }

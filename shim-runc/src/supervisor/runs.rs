@@ -11,7 +11,7 @@ use task_api::status::Refusal;
 
 use super::host::Host;
 use super::ledger::Owner;
-use super::{Key, Message, Supervisor};
+use super::{Key, Message, Supervisor, exit_of};
 use crate::container::{Input, Run, RunFailure, Step, Target};
 use crate::runc::{
     CheckpointArgs, ContainerStdio, CreateArgs, ErrorKind, ExecArgs, Output, RestoreArgs, Running,
@@ -196,7 +196,7 @@ impl Supervisor {
         // The start is told before the exit, whichever the kernel reported first.
         self.settle_inbox();
         match gone {
-            Some(notice) => self.process_exited(key, target, notice.exited_at, notice.status),
+            Some(notice) => self.process_exited(key, target, Some(notice.pid), exit_of(&notice)),
             None if lives => self.ledger.own(pid, Owner::Process(key, target)),
             None => self.watch_from_outside(key, target),
         }
