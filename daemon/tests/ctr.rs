@@ -298,6 +298,10 @@ fn what_is_wrong_is_said() {
     said(&missing, "containerd-shim-nothing-v9");
     said(
         &["run", "--rm", "--rootfs", &rootfs, "n2", "/no/such/program"],
+        "failed to create shim task: OCI runtime create failed",
+    );
+    said(
+        &["run", "--rm", "--rootfs", &rootfs, "n2", "/no/such/program"],
         "no such file",
     );
     assert!(!bed.bundle("n1").exists() && !bed.bundle("n2").exists());

@@ -11,11 +11,13 @@ mod files;
 mod tests;
 mod writer;
 
-use std::collections::HashSet;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
@@ -54,14 +56,18 @@ pub struct Progress {
 pub struct Ingests {
     folder: PathBuf,
     /// The folders that a writer has.
-    taken: Mutex<HashSet<PathBuf>>,
+    taken: Mutex<Taken>,
 }
+
+/// How many bytes the writer of each folder has that are not in the file yet.
+type Taken = HashMap<PathBuf, Arc<AtomicU64>>;
 
 /// The right to be the one writer of an upload.
 #[derive(Debug)]
 struct Turn {
     ingests: Arc<Ingests>,
     folder: PathBuf,
+    waiting: Arc<AtomicU64>,
 }
 
 impl Drop for Turn {
@@ -84,7 +90,7 @@ impl Ingests {
         }))
     }
 
-    fn taken(&self) -> MutexGuard<'_, HashSet<PathBuf>> {
+    fn taken(&self) -> MutexGuard<'_, Taken> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -93,12 +99,32 @@ impl Ingests {
     }
 
     fn take(self: &Arc<Self>, folder: PathBuf, reference: &str) -> Result<Turn, Status> {
-        if !self.taken().insert(folder.clone()) {
-            let text = format!("ref {reference} locked: unavailable");
-            return Err(Status::unavailable(text));
-        }
-        let ingests = self.clone();
-        Ok(Turn { ingests, folder })
+        let waiting = Arc::default();
+        match self.taken().entry(folder.clone()) {
+            Entry::Occupied(_) => {
+                let text = format!("ref {reference} locked: unavailable");
+                return Err(Status::unavailable(text));
+            }
+            Entry::Vacant(entry) => entry.insert(Arc::clone(&waiting)),
+        };
+        Ok(Turn {
+            ingests: self.clone(),
+            folder,
+            waiting,
+        })
+    }
+
+    /// The namespace and the progress of the upload in `folder`, with what its writer keeps.
+    fn look(&self, folder: &Path) -> Result<Option<(String, Progress)>, Status> {
+        let waiting = self
+            .taken()
+            .get(folder)
+            .map_or(0, |waiting| waiting.load(Ordering::Relaxed));
+        let found = progress(folder)?;
+        Ok(found.map(|(namespace, mut progress)| {
+            progress.offset += waiting;
+            (namespace, progress)
+        }))
     }
 
     /// How far one upload is.
@@ -107,7 +133,7 @@ impl Ingests {
     /// `NotFound`.
     pub fn progress(&self, namespace: &str, reference: &str) -> Result<Progress, Status> {
         let folder = self.folder_of(namespace, reference);
-        progress(&folder)?
+        self.look(&folder)?
             .ok_or_else(|| status::not_found(format_args!("ingest {reference:?}")))
             .map(|(_, progress)| progress)
     }
@@ -119,7 +145,7 @@ impl Ingests {
     pub fn list(&self, namespace: Option<&str>) -> Result<Vec<(String, Progress)>, Status> {
         let mut found = Vec::new();
         for folder in self.folders()? {
-            let entry = progress(&folder)?;
+            let entry = self.look(&folder)?;
             found.extend(entry.filter(|(owner, _)| namespace.is_none_or(|wanted| wanted == owner)));
         }
         found.sort_by(|a, b| a.1.reference.cmp(&b.1.reference));

@@ -206,11 +206,10 @@ impl Session {
         }
         let action = WriteAction::try_from(request.action)
             .map_err(|_| status::unimplemented(format_args!("write action {}", request.action)))?;
-        let mut answer = self.progress();
         if action != WriteAction::Stat {
             self.write(request.offset, request.data).await?;
-            answer = self.progress();
         }
+        let mut answer = self.progress();
         if action == WriteAction::Commit {
             answer.digest = self.commit(request.labels).await?.to_string();
         }
@@ -255,6 +254,12 @@ impl Session {
             }
             // The client wants to send the blob all the same.
             self.source = Source::Upload(Box::new(self.writer().await?));
+        }
+        if let Source::Upload(writer) = &mut self.source
+            && offset == writer.progress().offset
+            && writer.keep(&data)
+        {
+            return Ok(());
         }
         let Source::Upload(mut writer) = std::mem::replace(&mut self.source, Source::Ended) else {
             return Err(status::precondition("the upload has ended"));

@@ -133,7 +133,9 @@ impl Manager {
                     )
                     .await;
                 self.clean(&bundle, &binary).await;
-                Err(refusal)
+                // As containerd says it; people and scripts look for these words.
+                let text = format!("failed to create shim task: {}", refusal.message());
+                Err(Status::new(refusal.code(), text))
             }
         }
     }

@@ -2,28 +2,23 @@
 //! of. A pull never looks at a snapshot that is there already, so that one which is damaged stays
 //! so until this mends it.
 
+mod layers;
+mod removal;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::fs::{self, File};
-use std::path::Path;
 
 use core_api::snapshots::Kind;
-use prost::Message;
 
-use super::blobs::{State, States};
-use super::images::{Layer, Needs};
+use super::Parts;
+use super::blobs::States;
+use super::images::Needs;
 use super::progress::Progress;
 use super::records::{Records, SnapshotKey};
-use super::report::{Grade, Repair, Report, some};
-use super::{Parts, again};
-use crate::diff::media;
-use crate::snapshot::driver::{self, Driver, Layout};
+use super::report::{Grade, Repair, Report};
+use crate::snapshot::driver::{Driver, Layout};
 use crate::snapshot::in_use::Mounts;
 use crate::store::audit::{Edit, Table};
 use crate::store::snapshots::Record;
-
-/// A tree that takes less than one part in so many of what it took when it was committed has lost
-/// its data, whatever the filesystem does about blocks.
-const SHRUNK: u64 = 4;
 
 /// The check of all snapshots.
 pub(super) struct Check<'a> {
@@ -239,102 +234,6 @@ impl<'a> Check<'a> {
         }
     }
 
-    /// The layer that makes a snapshot, if its blob is whole.
-    fn layer(&self, key: &SnapshotKey) -> Option<Layer> {
-        let mut layers = self.needs.layers(&key.0, &key.2).iter();
-        layers
-            .find(|layer| matches!(self.states.get(&layer.digest), Some(State::Good(_))))
-            .filter(|layer| media::reading(&layer.media_type).is_ok())
-            .cloned()
-    }
-
-    fn open(&self, layer: &Layer) -> Result<(File, media::Reading), String> {
-        let told = |refusal: tonic::Status| refusal.message().to_owned();
-        let reading = media::reading(&layer.media_type).map_err(told)?;
-        let path = self.parts.blobs.path(&layer.digest);
-        let blob = File::open(&path).map_err(|error| format!("{}: {error}", path.display()))?;
-        Ok((blob, reading))
-    }
-
-    /// What is different from the layer, if anything is.
-    fn compare(
-        &self,
-        driver: &Driver,
-        record: &Record,
-        parents: &[u64],
-        layer: &Layer,
-        progress: &Progress,
-    ) -> Option<String> {
-        let passed = |bytes| progress.add(bytes);
-        let compared = self.open(layer).and_then(|(blob, reading)| {
-            driver
-                .compare(record.number, parents, blob, reading, &passed)
-                .map_err(|refusal| refusal.message().to_owned())
-        });
-        match compared {
-            Ok(differences) if differences.is_empty() => None,
-            Ok(differences) => Some(format!(
-                "{} is not what its layer {} makes: {}",
-                driver.tree(record.number).display(),
-                layer.digest,
-                some(differences)
-            )),
-            Err(why) => Some(format!(
-                "{} cannot be compared with its layer {}: {why}",
-                driver.tree(record.number).display(),
-                layer.digest
-            )),
-        }
-    }
-
-    /// What is wrong with the tree of a committed snapshot by itself, if anything is.
-    fn measure(&self, driver: &Driver, record: &Record) -> Option<String> {
-        let tree = driver.tree(record.number);
-        if !tree.is_dir() {
-            return Some(format!("its folder {} is not there", tree.display()));
-        }
-        let usage = match driver.usage(record.number) {
-            Ok(usage) => usage,
-            Err(refusal) => return Some(refusal.message().to_owned()),
-        };
-        if usage.inodes != record.inodes {
-            let (has, had) = (usage.inodes, record.inodes);
-            return Some(format!(
-                "{} has {has} files and folders, and had {had} when it was committed",
-                tree.display()
-            ));
-        }
-        (usage.size < record.size / SHRUNK).then(|| {
-            format!(
-                "{} takes {} bytes, and took {} when it was committed",
-                tree.display(),
-                usage.size,
-                record.size
-            )
-        })
-    }
-
-    fn rebuild(
-        &self,
-        driver: &Driver,
-        key: &SnapshotKey,
-        parents: &[u64],
-        layer: &Layer,
-    ) -> Result<(), String> {
-        let record = &self.records.snapshots[key];
-        let (blob, reading) = self.open(layer)?;
-        let usage = driver
-            .rebuild(record.number, parents, blob, reading, self.parts.reserve)
-            .map_err(|refusal| refusal.message().to_owned())?;
-        let record = Record {
-            size: usage.size,
-            inodes: usage.inodes,
-            ..record.clone()
-        };
-        let put = Edit::put(Table::Snapshots, row(key), record.encode_to_vec());
-        self.edit(vec![put])
-    }
-
     /// An active snapshot or a view: what it needs to be mounted.
     fn writable(
         &self,
@@ -378,164 +277,4 @@ impl<'a> Check<'a> {
             })
             .map(|(_, container)| container.id.as_str())
     }
-
-    /// A snapshot and all that stand on it.
-    fn family(&self, key: &SnapshotKey) -> Vec<SnapshotKey> {
-        let mut family = vec![key.clone()];
-        let mut at = 0;
-        while let Some(member) = family.get(at) {
-            at += 1;
-            for child in self.children.get(member).into_iter().flatten() {
-                if !family.contains(child) {
-                    family.push(child.clone());
-                }
-            }
-            if at > self.records.snapshots.len() {
-                break;
-            }
-        }
-        family
-    }
-
-    /// A committed snapshot that is broken and cannot be made anew from what is here. Nothing but
-    /// its removal makes a pull unpack it again; where something is in the way of that, the pull
-    /// brings its layer at least. Others are named.
-    fn hopeless(&mut self, key: &SnapshotKey, what: &str, report: &mut Report<'_>) {
-        self.bad.insert(key.clone());
-        if self.gone.contains(key) {
-            return;
-        }
-        let family = self.family(key);
-        let standing: Vec<&SnapshotKey> = family
-            .iter()
-            .filter(|member| {
-                let record = self.records.snapshots.get(member);
-                record.is_some_and(|record| record.kind() != Kind::Committed)
-            })
-            .collect();
-        let layers = self.needs.layers(&key.0, &key.2).iter();
-        let images: BTreeSet<String> = layers
-            .flat_map(|layer| self.needs.images(&key.0, &layer.digest))
-            .collect();
-        let images: Vec<String> = images.into_iter().collect();
-        let pull = if images.is_empty() {
-            "pull again the image that it belongs to".to_owned()
-        } else {
-            again(&images)
-        };
-        if !standing.is_empty() {
-            let users = standing.iter().map(|member| match self.container(member) {
-                Some(id) => format!("container {id}"),
-                None => subject(member),
-            });
-            let users = some(users);
-            let remedy = if standing.contains(&key) {
-                format!("remove {users}, and make it again")
-            } else {
-                format!(
-                    "{users} stands on it: {pull} and run verify --repair again, or remove {users} \
-                     first"
-                )
-            };
-            report.problem(subject(key), what, remedy);
-            return;
-        }
-        let shown = family
-            .iter()
-            .filter_map(|member| Some((self.driver(member)?, &self.records.snapshots[member])))
-            .find_map(|(driver, record)| self.mounts.showing(&driver.folder(record.number)));
-        if let Some(at) = shown {
-            let remedy = format!("it is mounted at {}: stop what runs there", at.display());
-            report.problem(subject(key), what, remedy);
-            return;
-        }
-        let plan = "forgets it, and what stands on it, so that the next pull unpacks it again";
-        let repair = Repair::new(plan, || {
-            self.forget(&family)?;
-            let count = family.len();
-            Ok(format!("forgotten, {count} with what stands on it; {pull}"))
-        });
-        if report.mend(Grade::Problem, subject(key), what, repair, String::new()) {
-            self.gone.extend(family);
-        }
-    }
-
-    /// Removes records, all at once, and then the folders.
-    fn forget(&self, family: &[SnapshotKey]) -> Result<(), String> {
-        let mut edits = Vec::new();
-        for key in family {
-            let record = &self.records.snapshots[key];
-            edits.push(Edit::remove(Table::Snapshots, row(key)));
-            if !record.parent.is_empty() {
-                let child = child_row(key, &record.parent);
-                edits.push(Edit::remove(Table::Children, child));
-            }
-        }
-        self.edit(edits)?;
-        for key in family {
-            if let Some(driver) = self.driver(key) {
-                let folder = driver.folder(self.records.snapshots[key].number);
-                remove(&folder)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Folders without a record, which the daemon removes at its start.
-    fn orphans(&self, driver: &Driver, report: &mut Report<'_>) {
-        if !driver.exists() {
-            return;
-        }
-        let name = driver.layout.name();
-        let snapshots = self.records.snapshots.iter();
-        let known: HashSet<u64> = snapshots
-            .filter(|(key, _)| key.1 == name && !self.gone.contains(*key))
-            .map(|(_, record)| record.number)
-            .collect();
-        let unreadable = self.records.unreadable.iter();
-        if unreadable
-            .clone()
-            .any(|(table, _)| *table == Table::Snapshots)
-        {
-            // A folder may be that of a record which cannot be read.
-            return;
-        }
-        let found = match driver.orphans(&known) {
-            Ok(found) => found,
-            Err(refusal) => {
-                let subject = format!("folders of {name}");
-                report.problem(subject, refusal.message(), String::new());
-                return;
-            }
-        };
-        if driver.is_shared() && !found.is_empty() {
-            let text = format!(
-                "{} folders without a record are left alone: containerd used this folder too",
-                found.len()
-            );
-            report.note(format!("folders of {name}"), text);
-            return;
-        }
-        for folder in found {
-            let subject = format!("folder {}", folder.display());
-            if let Some(at) = self.mounts.showing(&folder) {
-                let text = format!("has no record, and is mounted at {}", at.display());
-                report.note(subject, text);
-                continue;
-            }
-            let text = "has no record; the daemon removes it at its next start";
-            let repair = Repair::new("removes it", || {
-                remove(&folder)?;
-                Ok("removed".to_owned())
-            });
-            report.mend(Grade::Note, subject, text, repair, String::new());
-        }
-    }
-}
-
-fn remove(folder: &Path) -> Result<(), String> {
-    if fs::symlink_metadata(folder).is_err() {
-        return Ok(());
-    }
-    driver::remove(folder).map_err(|error| format!("{}: {error}", folder.display()))
 }

@@ -1,8 +1,15 @@
 //! Writing an upload: data at its end, hashed as it comes, until it is a blob.
+//!
+//! Clients that compress while they send (`ctr images import --compress-blobs`) bring a blob in tens
+//! of thousands of messages of some 240 bytes, and wait for the answer to each. To give every one of
+//! them to a thread that may wait for the disk costs more than all else that is done for it, so small
+//! ones wait in memory until enough have come. Nobody sees a difference: they count as written,
+//! whoever ends an upload writes them, and so does the commit.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
 use core_api::Timestamp;
@@ -16,13 +23,20 @@ use crate::content::digest::Digest;
 use crate::content::told;
 use crate::status;
 
+/// How much data waits in memory at most, in bytes: less than what a client sends at once that reads
+/// a blob from somewhere, whose messages have 32 KiB and more.
+const WAITING_LIMIT: usize = 16 << 10;
+
 /// The one writer of an upload.
 #[derive(Debug)]
 pub struct Writer {
     turn: Turn,
     file: File,
+    /// Of what is in the file and what waits, as the progress counts both.
     hash: Sha256,
     progress: Progress,
+    /// Data that comes after what is in the file.
+    waiting: Vec<u8>,
 }
 
 impl Writer {
@@ -66,6 +80,7 @@ impl Writer {
             file,
             hash,
             progress,
+            waiting: Vec::new(),
         })
     }
 
@@ -84,20 +99,63 @@ impl Writer {
         Digest::of(&self.hash.clone().chain_update(data))
     }
 
-    /// Adds `data` at the end.
+    /// Adds `data` at the end without touching the disk, if there is little of it: answers whether
+    /// it did. What is kept so is written with what comes next, and at the end of the upload.
+    pub fn keep(&mut self, data: &[u8]) -> bool {
+        if self.waiting.len() + data.len() > WAITING_LIMIT {
+            return false;
+        }
+        self.waiting.extend_from_slice(data);
+        self.grown(data);
+        true
+    }
+
+    /// Adds `data` at the end, after what was kept.
     ///
     /// # Errors
-    /// `ResourceExhausted` on a full disk, and then the data ends where it ended before.
+    /// `ResourceExhausted` on a full disk, and then the data ends where it ended in the file before.
     pub fn write(&mut self, data: &[u8]) -> Result<(), Status> {
+        self.flush()?;
         if let Err(error) = self.file.write_all(data) {
-            // What is on disk must be what the hash has seen.
-            let _ = self.file.set_len(self.progress.offset);
-            return Err(self.told(&error));
+            return Err(self.cut(self.progress.offset, &error));
         }
+        self.grown(data);
+        Ok(())
+    }
+
+    /// Writes what was kept.
+    fn flush(&mut self) -> Result<(), Status> {
+        let waiting = std::mem::take(&mut self.waiting);
+        self.tell_waiting();
+        let Err(error) = self.file.write_all(&waiting) else {
+            return Ok(());
+        };
+        let refusal = self.cut(self.progress.offset - waiting.len() as u64, &error);
+        // What could not be written has not come.
+        self.hash = Sha256::new();
+        hash_file(&self.turn.folder.join("data"), &mut self.hash)?;
+        Err(refusal)
+    }
+
+    /// Ends the file where it ended before something of a write failed.
+    fn cut(&mut self, length: u64, error: &io::Error) -> Status {
+        let _ = self.file.set_len(length);
+        self.progress.offset = length;
+        self.told(error)
+    }
+
+    /// Takes note of more data.
+    fn grown(&mut self, data: &[u8]) {
         self.hash.update(data);
         self.progress.offset += data.len() as u64;
         self.progress.updated = SystemTime::now();
-        Ok(())
+        self.tell_waiting();
+    }
+
+    /// Tells those who ask how far the upload is what is not in its file.
+    fn tell_waiting(&self) {
+        let count = self.waiting.len() as u64;
+        self.turn.waiting.store(count, Ordering::Relaxed);
     }
 
     /// Throws away what there is and begins anew.
@@ -107,8 +165,9 @@ impl Writer {
     pub fn restart(&mut self) -> Result<(), Status> {
         self.file.set_len(0).map_err(|error| self.told(&error))?;
         self.hash = Sha256::new();
+        self.waiting.clear();
         self.progress.offset = 0;
-        self.progress.updated = SystemTime::now();
+        self.grown(&[]);
         Ok(())
     }
 
@@ -137,6 +196,7 @@ impl Writer {
             let text = format!("unexpected commit digest {digest}, expected {expected}");
             return Err(status::precondition(text));
         }
+        self.flush()?;
         self.file.sync_data().map_err(|error| self.told(&error))?;
         blobs.link(&self.turn.folder.join("data"), &digest)?;
         Ok(digest)
@@ -146,7 +206,8 @@ impl Writer {
     ///
     /// # Errors
     /// Those of the file system.
-    pub fn done(self) -> Result<(), Status> {
+    pub fn done(mut self) -> Result<(), Status> {
+        self.waiting.clear();
         remove(&self.turn.folder)
     }
 
@@ -157,6 +218,13 @@ impl Writer {
 
 impl Drop for Writer {
     fn drop(&mut self) {
+        if let Err(refusal) = self.flush() {
+            let name = &self.progress.reference;
+            log::warn!(
+                "the end of the upload {name:?} is lost: {}",
+                refusal.message()
+            );
+        }
         let now = Timestamp::from(self.progress.updated).to_string();
         // Only told to other daemons; ours looks at the data. The folder may be gone.
         if self.turn.folder.join("namespace").exists() {
