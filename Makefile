@@ -94,7 +94,7 @@ BENCH_DOCS := $(if $(or $(QUICK),$(ONLY)),--docs "$(TARGET_DIR)/bench",--docs do
 .PHONY: bench
 bench: deps-test build ## Measure shim and daemon beside Go's, a quarter of an hour; QUICK=1: six minutes; ONLY=GROUP,...
 	@scripts/need-root.sh "the benchmark runs real containers"
-	$(BENCH) $(BENCH_DOCS)
+	$(BENCH) $(BENCH_DOCS) $(if $(BARS),--bars)
 
 .PHONY: bars
 bars: deps-test build ## Measure likewise, and fail unless every bar of the design is met
