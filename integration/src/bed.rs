@@ -3,13 +3,10 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 
 use containerd_shim_protos::shim::oci::Options;
-use nix::mount::{MntFlags, umount2};
-use sha2::{Digest as _, Sha256};
 
 use crate::bundle::{Bundle, Spec, options_any};
 use crate::delete::{self, DeleteOutcome};
@@ -17,20 +14,18 @@ use crate::leaks::Leaks;
 use crate::shim::{Protocol, Shim, StartRequest};
 use crate::sink::EventSink;
 use crate::stdio::OutputFifo;
-use crate::{host, stdio, target, wait};
-
-/// Where shims make their sockets.
-const SOCKETS: &str = "/run/containerd/s";
+use crate::traces::Traces;
+use crate::{host, target, wait};
 
 /// One test's namespace, folder, runtime root, cgroup parent and event sink.
 ///
-/// Dropping it kills and removes whatever is left, also when the test failed.
+/// Dropping it kills and removes whatever is left, also when the test failed; so does SIGTERM, which the
+/// runner sends to a test that takes too long.
 #[derive(Debug)]
 pub struct Bed {
     dir: tempfile::TempDir,
-    namespace: String,
+    traces: Arc<Traces>,
     sink: EventSink,
-    ids: Mutex<Vec<String>>,
     drains: Mutex<Vec<OutputFifo>>,
     before: Leaks,
 }
@@ -58,10 +53,9 @@ impl Bed {
         fs::create_dir_all(dir.path().join("run")).expect("a folder for runtime sockets");
         let sink = EventSink::listen(&dir.path().join("containerd.sock.ttrpc"));
         let mut bed = Self {
+            traces: Traces::new(dir.path(), namespace),
             dir,
-            namespace,
             sink,
-            ids: Mutex::new(Vec::new()),
             drains: Mutex::new(Vec::new()),
             before: Leaks::default(),
         };
@@ -81,7 +75,7 @@ impl Bed {
 
     /// The containerd namespace.
     pub fn namespace(&self) -> &str {
-        &self.namespace
+        &self.traces.namespace
     }
 
     /// The event sink.
@@ -91,19 +85,19 @@ impl Bed {
 
     /// The `cgroupsPath` of a container, or with "" the parent of all of this bed.
     pub fn cgroup(&self, id: &str) -> String {
-        format!("/{}/{id}", self.namespace)
+        format!("{}/{id}", self.traces.cgroup())
             .trim_end_matches('/')
             .to_owned()
     }
 
     /// The value of `Options.root`; the shim appends the namespace.
     pub fn runtime_root(&self) -> PathBuf {
-        self.path("runc")
+        self.traces.runtime_root()
     }
 
     /// The folder of bundles, which is the one that `delete` looks in.
     pub fn bundles(&self) -> PathBuf {
-        self.path("state").join(&self.namespace)
+        self.path("state").join(&self.traces.namespace)
     }
 
     /// Runtime options with this bed's root and the runtime under test.
@@ -116,7 +110,7 @@ impl Bed {
 
     /// Writes the bundle of a container.
     pub fn bundle(&self, id: &str, spec: &Spec) -> Bundle {
-        self.ids.lock().unwrap().push(id.to_owned());
+        self.traces.note(id);
         Bundle::write(&self.bundles(), id, spec, &self.cgroup(id), self.options())
     }
 
@@ -124,7 +118,7 @@ impl Bed {
     pub fn start_request(&self, bundle: &Bundle) -> StartRequest {
         StartRequest {
             binary: target::shim_binary(),
-            namespace: self.namespace.clone(),
+            namespace: self.traces.namespace.clone(),
             id: bundle.id.clone(),
             grpc_address: self.path("containerd.sock"),
             ttrpc_address: self.sink.path().to_owned(),
@@ -313,65 +307,29 @@ impl Bed {
         fs::write(self.path(name), "").expect("make a flag file");
     }
 
+    /// Takes note of a group id that is no container's, for the search for sockets.
+    pub fn note_group(&self, group: &str) {
+        self.traces.note(group);
+    }
+
     /// The address that a shim of this bed must listen on, by its group's id.
     pub fn socket_of(&self, group: &str) -> PathBuf {
-        let name = self
-            .path("containerd.sock")
-            .join(&self.namespace)
-            .join(group);
-        let digest = Sha256::digest(name.as_os_str().as_encoded_bytes());
-        Path::new(SOCKETS).join(stdio::hex(&digest))
+        self.traces.socket_of(group)
     }
 
     /// The sockets of this bed's ids that exist.
     pub fn sockets(&self) -> Vec<PathBuf> {
-        let ids = self.ids.lock().unwrap();
-        let mut found: Vec<_> = ids
-            .iter()
-            .map(|id| self.socket_of(id))
-            .filter(|path| path.exists())
-            .collect();
-        found.dedup();
-        found
-    }
-
-    /// Takes note of a group id that is no container's, for the search for sockets.
-    pub fn note_group(&self, group: &str) {
-        self.ids.lock().unwrap().push(group.to_owned());
+        self.traces.sockets()
     }
 
     /// The states that the runtime keeps for this bed's containers.
     pub fn runtime_states(&self) -> Vec<PathBuf> {
-        let own = self.runtime_root().join(&self.namespace);
-        let default = Path::new("/run/containerd/runc").join(&self.namespace);
-        [own, default]
-            .iter()
-            .filter_map(|dir| fs::read_dir(dir).ok())
-            .flat_map(|entries| entries.flatten().map(|e| e.path()))
-            // crun keeps this one beside the states of its containers, for all of them.
-            .filter(|path| !path.ends_with(".empty-directory"))
-            .collect()
+        self.traces.runtime_states()
     }
 
     /// The processes of this bed: shims and runtimes by argument, containers by cgroup.
     pub fn processes(&self) -> Vec<i32> {
-        let own = i32::try_from(std::process::id()).expect("a pid");
-        let dir = self.dir().display().to_string();
-        let mut found = host::cgroup_members(&self.cgroup(""));
-        for pid in host::pids() {
-            if pid != own
-                && host::cmdline(pid)
-                    .iter()
-                    .any(|arg| *arg == self.namespace || arg.starts_with(&dir))
-                && host::alive(pid)
-            {
-                found.push(pid);
-            }
-        }
-        found.sort_unstable();
-        found.dedup();
-        found.retain(|pid| host::alive(*pid));
-        found
+        self.traces.processes()
     }
 }
 
@@ -380,37 +338,7 @@ impl Drop for Bed {
         if std::thread::panicking() {
             eprintln_state(self);
         }
-        // Frozen processes do not die: thaw first.
-        for dir in host::cgroups(&self.cgroup("")) {
-            let _ = fs::write(dir.join("freezer.state"), "THAWED");
-            let _ = fs::write(dir.join("cgroup.freeze"), "0");
-        }
-        wait::holds(wait::SHORT, || {
-            let left = self.processes();
-            left.iter().for_each(|pid| host::kill_hard(*pid));
-            left.is_empty()
-        });
-        for state in self.runtime_states() {
-            let (Some(root), Some(id)) = (state.parent(), state.file_name()) else {
-                continue;
-            };
-            let _ = Command::new(target::runtime_path())
-                .arg("--root")
-                .arg(root)
-                .args(["delete", "--force"])
-                .arg(id)
-                .output();
-        }
-        for mount in host::mounts_below(self.dir()).iter().rev() {
-            let _ = umount2(mount, MntFlags::MNT_DETACH);
-        }
-        for cgroup in host::cgroups(&self.cgroup("")).iter().rev() {
-            let _ = fs::remove_dir(cgroup);
-        }
-        for socket in self.sockets() {
-            let _ = fs::remove_file(socket);
-        }
-        let _ = fs::remove_dir_all(Path::new("/run/containerd/runc").join(&self.namespace));
+        self.traces.clean_up();
     }
 }
 

@@ -39,6 +39,7 @@ pub mod sink;
 pub mod soak;
 pub mod stdio;
 pub mod target;
+mod traces;
 pub mod wait;
 pub mod wire;
 

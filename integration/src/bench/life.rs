@@ -19,7 +19,7 @@ use super::samples::Samples;
 pub fn measure(bed: &Bed, options: &Options, subjects: &[Subject], samples: &mut Samples) {
     let runtimes = usable(bed);
     // The first round of each warms caches and is not counted.
-    let all = options.rounds + 1;
+    let all = options.life_rounds() + 1;
     for round in 0..all {
         super::progress(round + 1, all);
         let mut warm_up = Samples::default();

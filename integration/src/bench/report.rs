@@ -101,7 +101,7 @@ pub fn json(samples: &Samples, verdicts: &[Verdict], options: &Options) -> Value
         "date": versions::date(),
         "versions": versions::all(),
         "quick": options.quick,
-        "rounds": options.rounds,
+        "rounds": options.life_rounds(),
         "bars": bars,
         "metrics": metrics,
     })

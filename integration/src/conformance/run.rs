@@ -11,7 +11,7 @@ use super::options::Options;
 
 /// The tests that play containerd themselves; those that need an engine are no checks of a shim
 /// alone, and the long runs have a program of their own.
-const CHECKS: &str = "package(wherry-integration) & kind(test) & not binary(/^(e2e|soak|foreign_shim)/) \
+const CHECKS: &str = "package(wherry-integration) & kind(test) & not binary(/^(e2e|soak|foreign_shim|harness)/) \
     & not test(/^slow_/) & not test(=peer_of_another_uid) & not test(=many_execs_among_few_pids)";
 
 /// How a test ended, before it is judged.

@@ -19,7 +19,7 @@ const STORM: usize = 50;
 pub(super) fn one_by_one(options: &Options, cores: &[Core], samples: &mut Samples) {
     let nodes = every_pair(cores);
     // The first round warms caches.
-    let all = options.rounds + 1;
+    let all = options.daemon_rounds() + 1;
     for round in 0..all {
         super::super::progress(round + 1, all);
         for turn in 0..nodes.len() {
