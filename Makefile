@@ -141,7 +141,7 @@ fuzz: deps-fuzz toolchain ## Feed damaged bytes to what reads strangers' bytes: 
 	done
 
 .PHONY: test-cgroup2
-test-cgroup2: build ## Run the tests on a machine with cgroup v2 (emulated), ten minutes; QUICK=1: two; RECORD=FILE
+test-cgroup2: build ## Run the tests on a machine with cgroup v2 (emulated), ten minutes; QUICK=1: a few; RECORD=FILE
 	@CARGO="$(CARGO)" integration/beds/cgroup2
 
 .PHONY: test-engines

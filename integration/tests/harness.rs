@@ -49,11 +49,11 @@ fn a_test_that_is_ended_from_outside_leaves_nothing() {
         panic!("{said:?}");
     };
     let pids = [shim.parse().unwrap(), init.parse().unwrap()];
-    assert!(pids.iter().all(|pid| host::alive(*pid)), "{pids:?}");
-
+    let lived = pids.map(host::alive);
     host::signal(i32::try_from(test.id()).unwrap(), Signal::SIGTERM);
     let status = test.wait().unwrap();
     assert_eq!((status.code(), status.signal()), (Some(143), None));
+    assert_eq!(lived, [true, true], "{pids:?}");
     assert!(!pids.iter().any(|pid| host::alive(*pid)), "{pids:?}");
     assert!(!std::path::Path::new(dir).exists(), "{dir}");
 }

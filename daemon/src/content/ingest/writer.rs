@@ -232,3 +232,38 @@ impl Drop for Writer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An upload that has `12` in its file and keeps `abc`, on a disk that is full from now on.
+    fn on_a_full_disk(ingests: &Arc<Ingests>) -> Writer {
+        let mut writer = Writer::open(ingests, "ns", "r", 0).unwrap();
+        writer.write(b"12").unwrap();
+        assert!(writer.keep(b"abc"));
+        writer.file = OpenOptions::new().write(true).open("/dev/full").unwrap();
+        writer
+    }
+
+    #[test]
+    fn what_was_kept_and_has_no_room_has_not_come() {
+        let dir = tempfile::tempdir().unwrap();
+        let blobs = Blobs::open(dir.path()).unwrap();
+        let ingests = Ingests::open(dir.path()).unwrap();
+        let there = Digest::of(&Sha256::new().chain_update(b"12"));
+        for commit in [false, true] {
+            let mut writer = on_a_full_disk(&ingests);
+            let refusal = if commit {
+                writer.commit(&blobs, 5, None).unwrap_err()
+            } else {
+                writer.write(b"d").unwrap_err()
+            };
+            assert_eq!(refusal.code(), tonic::Code::ResourceExhausted);
+            assert_eq!(writer.progress().offset, 2);
+            assert_eq!(writer.digest(), there);
+            assert_eq!(ingests.progress("ns", "r").unwrap().offset, 2);
+            writer.done().unwrap();
+        }
+    }
+}
