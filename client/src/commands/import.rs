@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::image::lease::{Lease, under_lease};
 use crate::image::platform::{self, Platform};
 use crate::image::progress::Progress;
+use crate::image::snapshot;
 use crate::image::tree::{self, Which};
 use crate::image::unpack::{self, Unpackable};
 use crate::image::{content, digest, manifest, record};
@@ -226,7 +227,7 @@ impl Import {
             }
             return Ok(());
         };
-        let snapshotter = unpack::snapshotter(connection, self.snapshotter.as_deref()).await?;
+        let snapshotter = snapshot::snapshotter(connection, self.snapshotter.as_deref()).await?;
         unpack::unpack(lease, &snapshotter, &image, progress).await
     }
 }

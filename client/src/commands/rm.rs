@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use super::tell;
 use crate::connection::Connection;
 use crate::error::{Context, Error, Result};
-use crate::image::unpack;
+use crate::image::snapshot;
 use crate::process::Process;
 use crate::signals;
 
@@ -85,7 +85,7 @@ pub(super) async fn remove(first: &Process, force: bool) -> Result<()> {
     if record.snapshot_key.is_empty() || record.snapshotter.is_empty() {
         return Ok(());
     }
-    unpack::remove(connection, &record.snapshotter, &record.snapshot_key).await
+    snapshot::remove(connection, &record.snapshotter, &record.snapshot_key).await
 }
 
 /// Removes the task, if there is one; answers whether.

@@ -12,6 +12,7 @@ pub(crate) mod progress;
 pub(crate) mod ready;
 pub(crate) mod record;
 pub(crate) mod sizes;
+pub(crate) mod snapshot;
 pub(crate) mod summary;
 pub(crate) mod tree;
 pub(crate) mod unpack;

@@ -1,7 +1,6 @@
 //! An image made ready for one container: found, unpacked if need be, and a snapshot on top of it
 //! that the container may write to.
 
-use core_api::snapshots::PrepareSnapshotRequest;
 use core_api::types::Mount;
 use oci_spec::image::{Config, ImageConfiguration};
 use tonic::Code;
@@ -9,6 +8,7 @@ use tonic::Code;
 use super::lease::Lease;
 use super::platform::Platform;
 use super::progress::Progress;
+use super::snapshot;
 use super::tree::{self, Which};
 use super::unpack::{self, Unpackable};
 use super::{content, record};
@@ -77,7 +77,7 @@ pub(crate) async fn make(
         return Err(about(Error::said(text)));
     }
     let unpackable = Unpackable::new(manifest, &config).map_err(about)?;
-    let snapshotter = unpack::snapshotter(connection, choice.snapshotter).await?;
+    let snapshotter = snapshot::snapshotter(connection, choice.snapshotter).await?;
     // Whatever is there already is held by the lease now.
     unpack::unpack(lease, &snapshotter, &unpackable, progress)
         .await
@@ -101,14 +101,8 @@ async fn prepare(
     container: &str,
     parent: &str,
 ) -> Result<Vec<Mount>> {
-    let request = PrepareSnapshotRequest {
-        snapshotter: snapshotter.to_owned(),
-        key: container.to_owned(),
-        parent: parent.to_owned(),
-        ..PrepareSnapshotRequest::default()
-    };
-    match connection.snapshots().prepare(request).await {
-        Ok(answer) => Ok(answer.into_inner().mounts),
+    match snapshot::prepare(connection, snapshotter, container, parent).await {
+        Ok(mounts) => Ok(mounts),
         Err(status) if status.code() == Code::AlreadyExists => Err(Error::said(format!(
             "there is a container {container} already, or a snapshot of that name (wherry rm \
              {container} removes both)"

@@ -6,7 +6,7 @@ use core_api::snapshots::UsageRequest;
 use oci_spec::image::Digest;
 
 use super::inventory::{Inventory, Thing, namespaces};
-use super::{content, unpack};
+use super::{content, snapshot};
 use crate::connection::Connection;
 use crate::error::{Error, Result};
 
@@ -85,7 +85,7 @@ impl Sizes {
             let is_there = match thing {
                 Thing::Blob(digest) => has_blob(&everywhere, digest).await?,
                 Thing::Snapshot(snapshotter, key) => {
-                    unpack::is_there(connection, snapshotter, key).await?
+                    snapshot::is_there(connection, snapshotter, key).await?
                 }
             };
             if !is_there {

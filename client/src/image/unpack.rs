@@ -5,56 +5,20 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use core_api::diff::ApplyRequest;
-use core_api::namespaces::GetNamespaceRequest;
-use core_api::snapshots::{
-    CommitSnapshotRequest, PrepareSnapshotRequest, RemoveSnapshotRequest, StatSnapshotRequest,
-    UsageRequest,
-};
+use core_api::snapshots::{CommitSnapshotRequest, UsageRequest};
 use core_api::types::Mount;
 use oci_spec::image::{Descriptor, Digest, ImageConfiguration, ImageManifest};
 use tonic::{Code, Status};
 
 use super::lease::Lease;
 use super::progress::{Part, Progress};
-use super::{content, digest, manifest};
+use super::{content, digest, manifest, snapshot};
 use crate::connection::Connection;
 use crate::error::{Error, Result};
 use crate::random;
 
-/// The snapshotter where nobody says another, as in containerd's clients.
-const DEFAULT: &str = "overlayfs";
-/// The label of a namespace that says another.
-const DEFAULT_LABEL: &str = "containerd.io/defaults/snapshotter";
 /// How often it is asked how far the unpacking of a layer is, while somebody looks.
 const LOOK: Duration = Duration::from_secs(2);
-
-/// The snapshotter to use: the one that is said, or the namespace's, or the usual one.
-///
-/// # Errors
-/// The daemon's refusal.
-pub(crate) async fn snapshotter(connection: &Connection, said: Option<&str>) -> Result<String> {
-    if let Some(said) = said {
-        return Ok(said.to_owned());
-    }
-    let name = connection.namespace().to_owned();
-    let answer = connection
-        .namespaces()
-        .get(GetNamespaceRequest { name })
-        .await;
-    let namespace = match answer {
-        Ok(answer) => answer.into_inner().namespace,
-        Err(status) if status.code() == Code::NotFound => None,
-        Err(status) => {
-            let what = format!("namespace {}", connection.namespace());
-            return Err(Error::refused(what, status));
-        }
-    };
-    let labels = namespace
-        .map(|namespace| namespace.labels)
-        .unwrap_or_default();
-    let label = labels.get(DEFAULT_LABEL).filter(|label| !label.is_empty());
-    Ok(label.cloned().unwrap_or_else(|| DEFAULT.to_owned()))
-}
 
 /// The names of the snapshots of layers, from the lowest up: of a layer and all below it.
 pub(crate) fn chain(diff_ids: &[Digest]) -> Vec<String> {
@@ -143,7 +107,7 @@ pub(crate) async fn unpack_arriving(
         lease
             .hold(&format!("snapshots/{snapshotter}"), name)
             .await?;
-        if !is_there(connection, snapshotter, name).await? {
+        if !snapshot::is_there(connection, snapshotter, name).await? {
             let step = Step {
                 connection,
                 snapshotter,
@@ -167,47 +131,6 @@ pub(crate) async fn unpack_arriving(
     content::set_labels(connection, image.manifest.config().digest(), labels).await
 }
 
-/// Whether a snapshot is there.
-///
-/// # Errors
-/// The daemon's refusal.
-pub(crate) async fn is_there(
-    connection: &Connection,
-    snapshotter: &str,
-    key: &str,
-) -> Result<bool> {
-    let request = StatSnapshotRequest {
-        snapshotter: snapshotter.to_owned(),
-        key: key.to_owned(),
-    };
-    match connection.snapshots().stat(request).await {
-        Ok(_) => Ok(true),
-        Err(status) if status.code() == Code::NotFound => Ok(false),
-        Err(status) => Err(Error::refused(
-            format!("snapshot {key} of {snapshotter}"),
-            status,
-        )),
-    }
-}
-
-/// Removes a snapshot; that it is not there is fine.
-///
-/// # Errors
-/// The daemon's refusal.
-pub(crate) async fn remove(connection: &Connection, snapshotter: &str, key: &str) -> Result<()> {
-    let request = RemoveSnapshotRequest {
-        snapshotter: snapshotter.to_owned(),
-        key: key.to_owned(),
-    };
-    match connection.snapshots().remove(request).await {
-        Err(status) if status.code() != Code::NotFound => Err(Error::refused(
-            format!("cannot remove snapshot {key} of {snapshotter}"),
-            status,
-        )),
-        _ => Ok(()),
-    }
-}
-
 /// One layer to be unpacked.
 struct Step<'a> {
     connection: &'a Connection,
@@ -229,7 +152,7 @@ impl Step<'_> {
         if !matches!(done, Ok(true)) {
             // What failed is of no use to anybody, and what somebody else was first with neither.
             // The first error says more than one in cleaning up, which the lease does as well.
-            let _ = remove(self.connection, self.snapshotter, &key).await;
+            let _ = snapshot::remove(self.connection, self.snapshotter, &key).await;
         }
         done.map(drop)
     }
@@ -243,20 +166,15 @@ impl Step<'_> {
         part: &Part,
         watched: bool,
     ) -> Result<bool> {
-        let request = PrepareSnapshotRequest {
-            snapshotter: self.snapshotter.to_owned(),
-            key: key.to_owned(),
-            parent: self.below.to_owned(),
-            labels: BTreeMap::new(),
-        };
-        let mounts = match self.connection.snapshots().prepare(request).await {
-            Ok(answer) => answer.into_inner().mounts,
-            // Snapshotters that fetch by themselves say so.
-            Err(status) if self.is_made(&status).await => return Ok(false),
-            Err(status) => {
-                return Err(self.refusal("cannot prepare a snapshot for", layer, status));
-            }
-        };
+        let mounts =
+            match snapshot::prepare(self.connection, self.snapshotter, key, self.below).await {
+                Ok(mounts) => mounts,
+                // Snapshotters that fetch by themselves say so.
+                Err(status) if self.is_made(&status).await => return Ok(false),
+                Err(status) => {
+                    return Err(self.refusal("cannot prepare a snapshot for", layer, status));
+                }
+            };
         let applied = self.apply(layer, mounts, key, part, watched).await?;
         if applied != diff_id.as_ref() {
             let digest = layer.digest();
@@ -281,7 +199,7 @@ impl Step<'_> {
     async fn is_made(&self, status: &Status) -> bool {
         status.code() == Code::AlreadyExists
             && matches!(
-                is_there(self.connection, self.snapshotter, self.name).await,
+                snapshot::is_there(self.connection, self.snapshotter, self.name).await,
                 Ok(true)
             )
     }

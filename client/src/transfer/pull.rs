@@ -14,6 +14,7 @@ use crate::image::lease::under_lease;
 use crate::image::manifest::{self, DEEPEST, Document, Kind, kind};
 use crate::image::platform::{self, Platform};
 use crate::image::progress::Progress;
+use crate::image::snapshot;
 use crate::image::unpack::{self, Unpackable};
 use crate::image::{content, record};
 use crate::registry::{Name, Registry};
@@ -86,7 +87,7 @@ impl Source<'_> {
         let target = self.target(&documents, wanted)?;
         let target = match (&wanted.unpack, target) {
             (Some(said), Some((manifest, config))) => {
-                let snapshotter = unpack::snapshotter(self.connection, said.as_deref()).await?;
+                let snapshotter = snapshot::snapshotter(self.connection, said.as_deref()).await?;
                 Some((snapshotter, Unpackable::new(manifest.clone(), config)?))
             }
             _ => None,

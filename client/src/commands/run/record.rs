@@ -17,7 +17,7 @@ use crate::error::{Context, Error, Result};
 use crate::image::lease::{Lease, under_lease};
 use crate::image::progress::Progress;
 use crate::image::ready::{self, Choice, Ready};
-use crate::image::{inside, record as images, unpack};
+use crate::image::{inside, record as images, snapshot};
 use crate::registry::{Name, Options, Registry};
 use crate::spec::{self, Wishes, find_user, image};
 use crate::transfer::{Pull, pull};
@@ -96,7 +96,7 @@ impl Run {
             if created.is_err() {
                 // What made it fail says more than that it cannot be undone, which the end of the
                 // lease does as well.
-                let _ = unpack::remove(lease.connection(), &ready.snapshotter, id).await;
+                let _ = snapshot::remove(lease.connection(), &ready.snapshotter, id).await;
             }
             created.map(|()| ready.mounts)
         })
