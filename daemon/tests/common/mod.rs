@@ -130,6 +130,8 @@ pub struct Bed {
     pub namespace: String,
     /// The root folder.
     pub root: PathBuf,
+    /// The daemon's program: of this build, until it is set.
+    pub program: PathBuf,
     shims: Shims,
     daemon: Option<Child>,
 }
@@ -153,6 +155,7 @@ impl Bed {
         let namespace = format!("wd{}-{count}", std::process::id());
         let mut bed = Self {
             root: dir.path().join("root"),
+            program: env!("CARGO_BIN_EXE_wherryd").into(),
             dir,
             namespace,
             shims,
@@ -192,7 +195,7 @@ impl Bed {
 
     /// The command that serves this bed.
     pub fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_wherryd"));
+        let mut command = Command::new(&self.program);
         command
             .arg("--config")
             .arg(self.dir.path().join("config.toml"))

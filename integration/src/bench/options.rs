@@ -152,9 +152,9 @@ impl Options {
         self.rounds.unwrap_or(if self.quick { 30 } else { 300 })
     }
 
-    /// Rounds of `ctr run`.
+    /// Rounds of `ctr run`, of which the runtime's part varies as much.
     pub fn daemon_rounds(&self) -> usize {
-        30
+        if self.quick { 30 } else { 100 }
     }
 
     /// Pairs of execs.
@@ -197,7 +197,7 @@ impl Options {
 
     /// How often many containers are started at once on each daemon.
     pub fn daemon_storms(&self) -> usize {
-        if self.quick { 1 } else { 3 }
+        if self.quick { 1 } else { 5 }
     }
 
     /// Idle containers on each daemon.

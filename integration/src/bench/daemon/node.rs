@@ -15,6 +15,7 @@ use crate::target;
 
 use super::super::hands;
 use super::super::process::{Memory, memory};
+use super::ground::Ground;
 use super::grpc::Connection;
 use super::probe;
 
@@ -98,6 +99,8 @@ pub(super) struct Node {
     footprint: Footprint,
     daemon: Option<Running>,
     folder: PathBuf,
+    /// What the daemon has in /run otherwise, if containers are run on it.
+    _state: Option<Ground>,
     /// Removes the folder, unless it goes with the filesystem that it is on.
     _kept: Option<TempDir>,
 }
@@ -114,7 +117,10 @@ impl Node {
         let suffix = path.extension().and_then(OsStr::to_str).expect("a suffix");
         let namespace = format!("bench-{}", suffix.to_lowercase());
         make_rootfs(&path.join("rootfs"));
-        Self::at(core, shims, path, &namespace, Some(folder))
+        let mut node = Self::at(core, shims, path, &namespace);
+        node._state = Some(Ground::memory_at(&node.folder.join("state")));
+        node._kept = Some(folder);
+        node
     }
 
     /// A daemon that does not run yet, for images and not for containers, in a folder of its own below
@@ -123,10 +129,10 @@ impl Node {
         let path = ground.join(core.name());
         fs::create_dir(&path).expect("a folder for a daemon");
         let namespace = format!("bench-{}", std::process::id());
-        Self::at(core, Shims::Ours, path, &namespace, None)
+        Self::at(core, Shims::Ours, path, &namespace)
     }
 
-    fn at(core: Core, shims: Shims, path: PathBuf, namespace: &str, kept: Option<TempDir>) -> Self {
+    fn at(core: Core, shims: Shims, path: PathBuf, namespace: &str) -> Self {
         let footprint = Footprint::new(&path, &path.join("c.sock"), namespace);
         let config = format!(
             "version = 2\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n\
@@ -140,7 +146,8 @@ impl Node {
             footprint,
             daemon: None,
             folder: path,
-            _kept: kept,
+            _state: None,
+            _kept: None,
         }
     }
 

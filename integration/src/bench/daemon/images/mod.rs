@@ -1,9 +1,8 @@
 //! Images on the core daemons: one image of 300 MB in, thousands of records out.
 //!
-//! `picture.rs` makes the image, `ground.rs` the filesystems, `registry.rs` the registry;
-//! `transfer.rs` times import and pull, `records.rs` lists and snapshots.
+//! `picture.rs` makes the image, `registry.rs` the registry; `transfer.rs` times import and pull,
+//! `records.rs` lists and snapshots.
 
-mod ground;
 mod picture;
 mod records;
 mod registry;

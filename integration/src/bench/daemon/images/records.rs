@@ -8,10 +8,10 @@ use super::super::super::hands;
 use super::super::super::options::Options;
 use super::super::super::rig::timed;
 use super::super::super::samples::Samples;
+use super::super::ground::Ground;
 use super::super::grpc::Connection;
 use super::super::node::{Core, Node};
 use super::Peaks;
-use super::ground::Ground;
 
 /// How many there are of each.
 const IMAGES: usize = 1_000;
@@ -94,7 +94,7 @@ pub(super) fn prepared(
 
 /// A daemon with the committed snapshot.
 fn started(core: Core, ground: &Ground) -> Node {
-    let mut node = Node::on(core, &ground.path());
+    let mut node = Node::on(core, ground.path());
     node.start();
     let mut raw = node.connect();
     prepare(&mut raw, "making-base", "");

@@ -7,9 +7,9 @@ use super::super::super::options::Options;
 use super::super::super::process::processor_seconds;
 use super::super::super::rig::{REST, pass, timed};
 use super::super::super::samples::Samples;
+use super::super::ground::{Ground, warm};
 use super::super::node::{Core, Node, well};
 use super::Peaks;
-use super::ground::{Ground, warm};
 use super::picture::NAME;
 use super::registry::Registry;
 
@@ -61,7 +61,7 @@ fn rounds_of(
         let ground = Ground::disk();
         for turn in 0..cores.len() {
             let core = cores[(turn + round) % cores.len()];
-            let mut node = Node::on(core, &ground.path());
+            let mut node = Node::on(core, ground.path());
             node.start();
             work(round, &ground, &node);
             peaks.see(&node);

@@ -1,10 +1,10 @@
-//! The filesystem that both daemons have their folders on, made for a few measurements and thrown
-//! away whole.
+//! Filesystems for the folders of daemons, made for a few measurements and thrown away whole.
 //!
 //! ext4 does not give out an inode number that was freed in the last minutes, and looks at each of
 //! those first: on a disk where an image was just removed, making a file takes ten times as long,
 //! whichever daemon makes it. And a sync writes what everybody else has written to the disk. So
-//! each round has a filesystem of its own.
+//! each round of images has a filesystem of its own. What a daemon has in /run, where bundles come
+//! and go, is in memory, as /run is.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -17,11 +17,15 @@ use crate::e2e::{command, run};
 
 /// How large the filesystem is, in bytes; what is not written takes no room.
 const SIZE: u64 = 6 << 30;
+/// What mount(8) is told for one in memory.
+const MEMORY: [&str; 3] = ["-t", "tmpfs", "none"];
 
 /// A filesystem; it is unmounted and removed when dropped, whatever is on it.
 pub(super) struct Ground {
-    folder: TempDir,
+    root: PathBuf,
     is_mounted: bool,
+    /// What it is mounted in, if that is to go with it.
+    _folder: Option<TempDir>,
 }
 
 impl Ground {
@@ -29,7 +33,7 @@ impl Ground {
     /// no loop devices it is a folder, and that is said.
     pub(super) fn disk() -> Self {
         let ground = Self::folder();
-        let file = ground.folder.path().join("disk");
+        let file = ground.root.with_file_name("disk");
         let sized = File::create(&file).and_then(|file| file.set_len(SIZE));
         sized.expect("make a file for a filesystem");
         let later = "lazy_itable_init=1,lazy_journal_init=1,nodiscard";
@@ -60,22 +64,35 @@ impl Ground {
 
     /// An empty filesystem in memory, for what takes long to set up where each write waits for a disk.
     pub(super) fn memory() -> Self {
-        Self::folder().mounted(&["-t", "tmpfs", "none"])
+        Self::folder().mounted(&MEMORY)
+    }
+
+    /// The same at this path, whose folder stays.
+    pub(super) fn memory_at(root: &Path) -> Self {
+        std::fs::create_dir(root).expect("a mount point");
+        let ground = Self {
+            root: root.to_owned(),
+            is_mounted: false,
+            _folder: None,
+        };
+        ground.mounted(&MEMORY)
     }
 
     fn folder() -> Self {
         let folder = tempfile::Builder::new().prefix("wherry-bench.").tempdir();
         let folder = folder.expect("a folder for a filesystem");
-        std::fs::create_dir(folder.path().join("m")).expect("a mount point");
+        let root = folder.path().join("m");
+        std::fs::create_dir(&root).expect("a mount point");
         Self {
-            folder,
+            root,
             is_mounted: false,
+            _folder: Some(folder),
         }
     }
 
     fn mounted(mut self, what: &[&str]) -> Self {
         let mut mount = command("mount", what);
-        mount.arg(self.path());
+        mount.arg(&self.root);
         match answer(mount) {
             Ok(_) => self.is_mounted = true,
             Err(why) => eprintln!("   no filesystem of its own: {why}"),
@@ -84,13 +101,13 @@ impl Ground {
     }
 
     /// Its root folder.
-    pub(super) fn path(&self) -> PathBuf {
-        self.folder.path().join("m")
+    pub(super) fn path(&self) -> &Path {
+        &self.root
     }
 
     /// Writes everything on it to disk, so that who is timed next does not wait for it.
     pub(super) fn settle(&self) {
-        let root = File::open(self.path()).expect("open the filesystem");
+        let root = File::open(&self.root).expect("open the filesystem");
         nix::unistd::syncfs(root).expect("sync the filesystem");
     }
 }
@@ -99,7 +116,7 @@ impl Drop for Ground {
     fn drop(&mut self) {
         if self.is_mounted {
             // Detached: the last of a daemon may still hold it for a moment.
-            let _ = umount2(&self.path(), MntFlags::MNT_DETACH);
+            let _ = umount2(&self.root, MntFlags::MNT_DETACH);
         }
     }
 }

@@ -1,0 +1,72 @@
+//! What starting a shim costs the daemon.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the test runs programs and waits for them"
+)]
+
+mod common;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use common::{Bed, Shims};
+
+/// Containers whose start is counted.
+const COUNTED: u64 = 10;
+/// The pages that the daemon may touch anew for one of them. By fork they are 150 to 300.
+const MOST: u64 = 60;
+
+/// A daemon that forks shares all its pages with the child until this executes the shim, and copies
+/// each that it writes to meanwhile, at two of these faults a page. One that starts shims by
+/// posix_spawn has none.
+#[test]
+fn starting_a_shim_copies_nothing_of_the_daemon() {
+    let mut bed = Bed::new(Shims::Ours);
+    faults_are_few(&bed);
+    // The one that is installed is linked in another way.
+    let release = Path::new(&std::env::var("SHIM_DIR").unwrap_or_default()).join("wherryd");
+    if !release.exists() {
+        println!("skipped: SHIM_DIR is not the folder of a whole build (make test names it)");
+        return;
+    }
+    bed.stop();
+    bed.program = release;
+    bed.start();
+    faults_are_few(&bed);
+}
+
+#[track_caller]
+fn faults_are_few(bed: &Bed) {
+    let run = |id: String| {
+        let rootfs = bed.rootfs();
+        let what = [
+            "run",
+            "--rm",
+            "--rootfs",
+            &rootfs,
+            &id,
+            "/bin/busybox",
+            "true",
+        ];
+        bed.ctr(&what).ok();
+    };
+    // The first few bring the daemon to its size.
+    for n in 0..5 {
+        run(format!("warm-{n}"));
+    }
+    let before = faults(bed.pid());
+    for n in 0..COUNTED {
+        run(format!("counted-{n}"));
+    }
+    let each = (faults(bed.pid()) - before) / COUNTED;
+    assert!(each <= MOST, "{}: {each} pages each", bed.program.display());
+}
+
+/// How often a process has touched a page that it had to be given, without reading it from disk.
+#[track_caller]
+fn faults(pid: u32) -> u64 {
+    let stat = fs::read_to_string(PathBuf::from(format!("/proc/{pid}/stat"))).unwrap();
+    // The name is in parentheses; the number is the tenth field, see proc(5).
+    let (_, fields) = stat.rsplit_once(')').unwrap();
+    fields.split_whitespace().nth(7).unwrap().parse().unwrap()
+}
