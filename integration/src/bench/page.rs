@@ -132,7 +132,9 @@ fn page(options: &Options, samples: &Samples, verdicts: &[Verdict]) -> String {
          bar is met. {}{short} {}\n\nEverything is from one run, ours and Go's in turn, round by round. Cells are \
          median / 95th percentile (of a rate the 5th, its bad end); *ratio* is our median as a share of that in the next column. \
          [ADR 0005](../adr/0005-memory-and-latency.md) says how the shims are measured, \
-         [ADR 0006](../adr/0006-release-build-of-the-daemon.md) how the daemon is built.\n\n\
+         [ADR 0006](../adr/0006-release-build-of-the-daemon.md) how the daemon is built. Where daemons run \
+         containers, what is below /run on a node is in memory here as well \
+         ([ADR 0016](../adr/0016-starting-a-shim.md)).\n\n\
          ![Memory per container](memory.svg)\n\n![One container's life](life.svg)\n",
         when(),
         load()
