@@ -13,6 +13,7 @@ mod api;
 mod common;
 
 mod changes;
+mod container_lists;
 mod containers;
 mod events;
 mod layers;

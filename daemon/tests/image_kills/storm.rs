@@ -1,26 +1,7 @@
-//! The daemon is killed under pulls, unpacking, commits and collections: nothing that it has
-//! acknowledged is missing, nothing half written is visible, what was cut off goes on at its offset,
-//! and `wherryd verify` has nothing to say. 20 s; five minutes with `WHERRY_SLOW=1`. Needs root.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::print_stderr,
-    clippy::disallowed_methods,
-    reason = "tests run programs, and end where something is not as it must be"
-)]
-
-#[path = "common/api.rs"]
-mod api;
-mod common;
-#[path = "common/disk.rs"]
-mod disk;
-#[path = "common/image.rs"]
-mod image;
+//! Clients that import, remove and upload, and a daemon that is killed at chosen moments.
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -28,214 +9,14 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant};
 
-use api::Peer;
-use common::{Background, Bed, Shims, background, eventually, quietly, run};
 use core_api::content::{WriteAction, WriteContentRequest, WriteContentResponse};
-use disk::Disk;
-use image::{Image, Layer, digest, noise};
 use tonic::Code;
 
-fn content(root: &Path) -> PathBuf {
-    root.join("io.containerd.content.v1.content")
-}
-
-fn entries(folder: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    entries.map(|entry| entry.path()).collect()
-}
-
-/// How much there is of the largest upload.
-fn uploaded(root: &Path) -> u64 {
-    let folders = entries(&content(root).join("ingest"));
-    let sizes = folders
-        .iter()
-        .map(|folder| fs::metadata(folder.join("data")).map_or(0, |data| data.len()));
-    sizes.max().unwrap_or(0)
-}
-
-/// Waits for `holds` without a pause, for windows that are short; answers whether it came.
-fn caught(limit: Duration, holds: impl Fn() -> bool) -> bool {
-    let deadline = Instant::now() + limit;
-    while Instant::now() < deadline {
-        if holds() {
-            return true;
-        }
-        std::thread::yield_now();
-    }
-    false
-}
-
-/// What a stopped root has is as it must be, but for what a killed daemon may leave.
-#[track_caller]
-fn is_sound(bed: &Bed) {
-    let found = run(bed.command().arg("verify"));
-    assert_eq!(found.code, Some(0), "{found:?}");
-}
-
-/// Debian's registry on a port of this machine, with its log.
-struct Registry {
-    port: u16,
-    dir: tempfile::TempDir,
-    _server: Background,
-}
-
-impl Registry {
-    fn new() -> Self {
-        let port = TcpListener::bind("127.0.0.1:0")
-            .and_then(|listener| listener.local_addr())
-            .unwrap()
-            .port();
-        let dir = tempfile::Builder::new().prefix("wg").tempdir().unwrap();
-        let config = format!(
-            "version: 0.1\nlog: {{level: info}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\n\
-             http: {{addr: \"127.0.0.1:{port}\"}}\n",
-            dir.path().join("data").display()
-        );
-        let file = dir.path().join("config.yml");
-        fs::write(&file, config).unwrap();
-        let log = fs::File::create(dir.path().join("err")).unwrap();
-        let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL", "docker-registry", "serve"]);
-        command.arg(&file).stderr(log);
-        let server = background(&mut command, &dir.path().join("log"));
-        eventually("the registry listens", || {
-            TcpStream::connect(("127.0.0.1", port)).is_ok()
-        });
-        Self {
-            port,
-            dir,
-            _server: server,
-        }
-    }
-
-    fn push(&self, image: &Image, name: &str) -> String {
-        let archive = self.dir.path().join("image.tar");
-        image.write(&archive);
-        let reference = format!("127.0.0.1:{}/{name}", self.port);
-        let mut copy = Command::new("skopeo");
-        copy.args(["copy", "--insecure-policy", "--dest-tls-verify=false"])
-            .arg(format!("oci-archive:{}", archive.display()))
-            .arg(format!("docker://{reference}"));
-        run(&mut copy).ok();
-        reference
-    }
-
-    /// The answers that the log has for one blob: status and bytes.
-    fn answers(&self, digest: &str) -> Vec<(u16, u64)> {
-        let read = |name: &str| fs::read_to_string(self.dir.path().join(name)).unwrap_or_default();
-        let log = read("log") + &read("err");
-        let mut found = Vec::new();
-        for line in log.lines() {
-            // The access log, in the web's common format.
-            let Some((_, rest)) = line.split_once(&format!("/blobs/{digest} HTTP/1.1\" ")) else {
-                continue;
-            };
-            if !line.contains("\"GET ") {
-                continue;
-            }
-            let mut words = rest.split(' ');
-            let number = |word: Option<&str>| word.and_then(|word| word.parse().ok()).unwrap_or(0);
-            let status = u16::try_from(number(words.next())).unwrap();
-            found.push((status, number(words.next())));
-        }
-        found
-    }
-}
-
-/// Whether a program ends well, within what a busy machine may take.
-fn ends_well(mut program: std::process::Child) -> bool {
-    let deadline = Instant::now() + common::LIMIT * 6;
-    while Instant::now() < deadline {
-        if let Some(status) = program.try_wait().unwrap() {
-            return status.success();
-        }
-        std::thread::park_timeout(Duration::from_millis(20));
-    }
-    let _ = program.kill();
-    let _ = program.wait();
-    false
-}
-
-/// Stands before the registry, and holds back what is more than `limit` bytes of an answer until
-/// `open` is set. Ends with the test.
-fn gate(registry: u16, limit: usize, open: Arc<AtomicBool>) -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
-    std::thread::spawn(move || {
-        for client in listener.incoming() {
-            let (Ok(client), Ok(server)) = (client, TcpStream::connect(("127.0.0.1", registry)))
-            else {
-                continue;
-            };
-            let (mut from, mut to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
-            std::thread::spawn(move || {
-                let _ = std::io::copy(&mut from, &mut to);
-                let _ = to.shutdown(Shutdown::Write);
-            });
-            let open = open.clone();
-            std::thread::spawn(move || {
-                let (mut server, mut client) = (server, client);
-                let (mut passed, mut buffer) = (0, [0; 16 << 10]);
-                while let Ok(count @ 1..) = server.read(&mut buffer) {
-                    while passed > limit && !open.load(Ordering::Relaxed) {
-                        std::thread::park_timeout(Duration::from_millis(10));
-                    }
-                    if client.write_all(&buffer[..count]).is_err() {
-                        return;
-                    }
-                    passed += count;
-                }
-                let _ = client.shutdown(Shutdown::Write);
-            });
-        }
-    });
-    port
-}
-
-#[test]
-fn a_pull_that_is_cut_off_goes_on_where_it_was() {
-    let registry = Registry::new();
-    let image = Image::new("x", vec![Layer::default().file("big", &noise(5, 3 << 20))]);
-    registry.push(&image, "big:1");
-    let layer = digest(&image.layers[0]);
-    let length = image.layers[0].len() as u64;
-    let disk = Disk::new(100 << 10);
-    let mut bed = Bed::new(Shims::Ours);
-    disk.serve(&mut bed);
-    // ctr writes a mebibyte at once.
-    let open = Arc::new(AtomicBool::new(false));
-    let port = gate(registry.port, 3 << 19, open.clone());
-    let reference = format!("127.0.0.1:{port}/big:1");
-    let pull = ["images", "pull", "--plain-http", &reference];
-    let mut client = quietly(bed.ctr_command().args(pull));
-    let root = bed.root.clone();
-    eventually("a part of it is there", || uploaded(&root) >= 1 << 20);
-    bed.kill();
-    open.store(true, Ordering::Relaxed);
-    let _ = client.wait();
-    let left = uploaded(&bed.root);
-    assert!(left > 0 && left < length, "{left} of {length}");
-    is_sound(&bed);
-    let before = registry.answers(&layer).len();
-    bed.start();
-    let ended = quietly(bed.ctr_command().args(pull));
-    assert!(ends_well(ended), "{}", bed.log());
-    // The log is written when the answer has been.
-    eventually("the registry has logged it", || {
-        registry.answers(&layer).len() > before
-    });
-    let answers = registry.answers(&layer);
-    let (status, sent) = *answers.last().unwrap();
-    assert_eq!(status, 206, "{answers:?}");
-    assert_eq!(sent, length - left, "{answers:?}, {left} were there");
-    bed.stop();
-    let found = run(bed.command().arg("verify"));
-    assert_eq!(
-        (found.code, found.stdout.as_str()),
-        (Some(0), ""),
-        "{found:?}"
-    );
-}
+use crate::api::Peer;
+use crate::common::{Bed, LIMIT, Ran, Shims, eventually, run};
+use crate::disk::Disk;
+use crate::image::{Image, Layer, digest, noise};
+use crate::{caught, content, entries, is_sound, uploaded};
 
 /// What a client knows of its namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -265,7 +46,7 @@ impl Storm {
         self.over.load(Ordering::Relaxed)
     }
 
-    fn ctr(&self, namespace: &str, words: &[&str]) -> common::Ran {
+    fn ctr(&self, namespace: &str, words: &[&str]) -> Ran {
         let mut command = Command::new("timeout");
         command
             .args(["-s", "QUIT", "25", "ctr", "-a"])
@@ -553,7 +334,7 @@ async fn slow_a_daemon_killed_at_any_moment_loses_and_half_makes_nothing() {
         } else {
             // Something is to be acknowledged in between, or there were nothing to be lost.
             let now = || storm.acknowledged.load(Ordering::Relaxed);
-            caught(common::LIMIT, || now() > before);
+            caught(LIMIT, || now() > before);
             before = now();
             let pause = u64::from(noise(kills as u64, 1)[0]) * 3;
             caught(Duration::from_millis(pause), || false);
