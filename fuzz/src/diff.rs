@@ -24,7 +24,7 @@ mod spool;
 pub mod stream;
 #[path = "../../daemon/src/diff/tar/mod.rs"]
 pub mod tar;
-#[path = "../../daemon/src/diff/target.rs"]
+#[path = "../../daemon/src/diff/target/mod.rs"]
 pub mod target;
 #[path = "../../daemon/src/diff/write.rs"]
 pub mod write;
