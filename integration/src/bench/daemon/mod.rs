@@ -1,10 +1,10 @@
 //! The core daemons beside each other: `wherryd` and Debian's containerd, each on folders and
 //! sockets of its own, in one run, round by round.
 //!
-//! `node.rs` starts and ends one, `ground.rs` makes what its folders are on, `probe.rs` asks whether it serves, `boot.rs` times its start and
-//! reads what it holds while idle, `runs.rs` times containers by Debian's `ctr`, `herd.rs` reads
-//! what many idle containers cost it, `images/` puts images in and takes lists out. `grpc.rs` calls
-//! a daemon where a client program would take longer than the call.
+//! `node.rs` starts and ends one, `ground.rs` makes what its folders are on, `probe.rs` asks whether
+//! it serves, `boot.rs` times its start and reads what it holds while idle, `runs.rs` times containers
+//! by Debian's `ctr`, `herd.rs` reads what many idle containers cost it, `images/` puts images in and
+//! takes lists out. `grpc.rs` calls a daemon where a client program would take longer than the call.
 
 mod boot;
 mod ground;
