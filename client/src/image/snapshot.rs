@@ -68,6 +68,10 @@ pub(crate) async fn is_there(
 
 /// Makes a snapshot to be written to, on `parent` (empty for none); answers how it is mounted.
 ///
+/// A containerd (1.6) that was killed in the middle of this may have left the folder of a snapshot
+/// without its record. It gives that folder's number again, refuses with an error of no class ("file
+/// exists"), and removes the folder in doing so. So after such an error it is asked once more.
+///
 /// # Errors
 /// The daemon's refusal; AlreadyExists where there is one with this key.
 pub(crate) async fn prepare(
@@ -82,8 +86,11 @@ pub(crate) async fn prepare(
         parent: parent.to_owned(),
         labels: BTreeMap::new(),
     };
-    let answer = connection.snapshots().prepare(request).await?;
-    Ok(answer.into_inner().mounts)
+    let mut answer = connection.snapshots().prepare(request.clone()).await;
+    if matches!(&answer, Err(status) if status.code() == Code::Unknown) {
+        answer = connection.snapshots().prepare(request).await;
+    }
+    Ok(answer?.into_inner().mounts)
 }
 
 /// Removes a snapshot; that it is not there is fine.
